@@ -1,0 +1,1 @@
+"""The agent: from serial ports through a durable spool to the hub."""

@@ -1,0 +1,142 @@
+"""Rules: a frame to an event, by the first ``[[source.rule]]`` that matches. Pure; total over any bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from notifyd import config
+from notifyd.agent.framing import Frame
+from notifyd.event import Event, encode, format_time, raw_data
+from notifyd.wire import MAX_LINE
+
+RESERVED = 256
+"""Bytes of a line that are left for what the spool fills in, ``id`` and ``sequence``, and for the LF."""
+
+UNMATCHED_TYPE = "notifyd.line"
+"""The type of an event that no rule gave one."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What a frame becomes."""
+
+    type: str
+    priority: str
+    max_data: int  # bytes that the other attributes leave for ``data``
+    search: Callable[[str], re.Match[str] | None] = lambda _: None
+    has_fields: bool = False
+
+
+class Rules:
+    """The rules of one source.
+
+    Args:
+        source: its settings; the regular expressions and the encoding in them have been checked.
+        agent_name: the first part of the events' ``source``.
+
+    Attributes:
+        unmatched: how many frames no rule matched and ``unmatched = "drop"`` left out.
+    """
+
+    def __init__(self, source: config.Source, agent_name: str) -> None:
+        self.unmatched = 0
+        self._source = f"/{agent_name}/{source.name}"
+        self._encoding = source.encoding
+        self._read_at = 0.0
+        self._time = format_time(0.0)
+        self._rules = tuple(self._rule(rule, source) for rule in source.rule)
+        sends = source.sends_unmatched
+        self._otherwise = self._outcome(UNMATCHED_TYPE, source.priority) if sends else None
+
+    def event(self, frame: Frame, read_at: float) -> Event | None:
+        """Gives the event that ``frame`` is; the spool fills in ``id`` and ``sequence``.
+
+        Args:
+            frame: what the device printed.
+            read_at: when its last byte was read, in seconds since 1970.
+
+        Returns:
+            None where no rule matches and the source drops what no rule matches.
+        """
+        line, intact = self._decode(frame.data)
+        for rule in self._rules:
+            if match := rule.search(line):
+                fields = _groups(match) if rule.has_fields else {}
+                return self._event(rule, frame, line, fields, intact, read_at)
+        if self._otherwise is None:
+            self.unmatched += 1
+            return None
+        return self._event(self._otherwise, frame, line, {}, intact, read_at)
+
+    def _rule(self, rule: config.SourceRule, source: config.Source) -> _Outcome:
+        pattern = re.compile(rule.match)
+        outcome = self._outcome(rule.type, rule.priority or source.priority)
+        return msgspec.structs.replace(outcome, search=pattern.search, has_fields=bool(pattern.groupindex))
+
+    def _outcome(self, type_: str, priority: str) -> _Outcome:
+        empty = encode(self._envelope(type_, priority, raw_data({})))
+        return _Outcome(type_, priority, MAX_LINE - RESERVED - len(empty))
+
+    def _envelope(self, type_: str, priority: str, data: msgspec.Raw) -> Event:
+        return Event(
+            specversion="1.0",
+            id="",
+            source=self._source,
+            type=type_,
+            time=self._time,
+            priority=priority,
+            data=data,
+        )
+
+    def _decode(self, data: bytes) -> tuple[str, bool]:
+        """Gives text that UTF-8 can write, and whether ``data`` is valid in the source's encoding."""
+        try:
+            text = data.decode(self._encoding)
+        except Exception:  # some decoders raise more than UnicodeDecodeError
+            return self._decode_invalid(data), False
+        if not text.isascii() and _SURROGATE.search(text):  # utf-7 and unicode_escape let them through
+            return _SURROGATE.sub("\ufffd", text), False
+        return text, True
+
+    def _decode_invalid(self, data: bytes) -> str:
+        try:
+            text = data.decode(self._encoding, "replace")
+        except Exception:  # a decoder without error handling
+            text = data.decode("ascii", "replace")
+        return _SURROGATE.sub("\ufffd", text)
+
+    def _event(
+        self, outcome: _Outcome, frame: Frame, line: str, fields: dict[str, str], intact: bool, read_at: float
+    ) -> Event:
+        if read_at != self._read_at:
+            self._read_at, self._time = read_at, format_time(read_at)
+        members: dict[str, object] = {"line": line, "fields": fields}
+        if not intact:
+            members["raw"] = frame.data  # msgspec writes bytes as base64
+        if frame.truncated:
+            members["truncated"] = True
+        data = raw_data(members)
+        if len(memoryview(data)) > outcome.max_data:
+            data = _cut_down(members, frame, outcome.max_data)
+        return self._envelope(outcome.type, outcome.priority, data)
+
+
+def _groups(match: re.Match[str]) -> dict[str, str]:
+    """Gives the named groups that took part in the match."""
+    return {name: text for name, text in match.groupdict().items() if text is not None}
+
+
+def _cut_down(members: dict[str, object], frame: Frame, limit: int) -> msgspec.Raw:
+    """Leaves out ``fields`` and, where that is not enough, ``line``; no byte of the frame is lost."""
+    members["truncated"] = True
+    del members["fields"]
+    data = raw_data(members)
+    if len(memoryview(data)) > limit:
+        del members["line"]
+        members["raw"] = frame.data
+        data = raw_data(members)
+    return data

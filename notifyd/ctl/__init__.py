@@ -1,0 +1,1 @@
+"""notifyctl: the command line for people."""

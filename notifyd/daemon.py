@@ -1,0 +1,172 @@
+"""What both daemons share: reading the configuration, telling systemd, and ending with a status that says why."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import resource
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.application import service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python import usage
+
+from notifyd.config import ConfigurationError
+
+T = TypeVar("T")
+
+STOP_TIMEOUT_S = 10.0
+"""How long a stop may take before the process ends all the same; systemd's own limit is longer."""
+
+
+def read_configuration(path: str, parse: Callable[[str, str], T]) -> T:
+    """Reads and parses a configuration file.
+
+    Raises:
+        ConfigurationError: it cannot be read or used.
+    """
+    try:
+        text = Path(path).read_bytes().decode()
+    except OSError as error:
+        raise ConfigurationError(path, "", error.strerror or str(error)) from None
+    except (UnicodeDecodeError, ValueError):
+        raise ConfigurationError(path, "", "no UTF-8 text") from None
+    return parse(text, path)
+
+
+class DaemonOptions(usage.Options):
+    """``--config FILE``; a subclass says how it is parsed."""
+
+    optParameters = [["config", "c", None, "the TOML file to read"]]  # noqa: RUF012 - Twisted's way
+    config_required = True
+
+    def parse_config(self, text: str, path: str) -> object:
+        """Gives the checked configuration; raises ConfigurationError."""
+        raise AssertionError("a subclass says how")
+
+    def postOptions(self) -> None:
+        """Reads the file, so that a mistake in it is told before anything is opened."""
+        path = self["config"]
+        if path is None and self.config_required:
+            raise usage.UsageError("--config FILE is missing")
+        try:
+            if path is None:
+                self["configuration"] = self.parse_config("", "defaults")
+            else:
+                self["configuration"] = read_configuration(path, self.parse_config)
+        except ConfigurationError as error:
+            # UsageError makes twistd print its whole help before the line that matters.
+            print(error, file=sys.stderr)
+            raise SystemExit(1) from None
+
+
+def notify_systemd(message: str, environ: Any = os.environ) -> None:
+    """Sends a state such as ``READY=1`` to systemd, where it runs the process (sd_notify(3))."""
+    address = environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.sendto(message.encode(), address)
+        except OSError as error:
+            Logger("notifyd").warn("systemd cannot be told {message}: {error}", message=message, error=error)
+
+
+def raise_file_limit() -> int:
+    """Raises the limit of open files to what the system allows, and gives it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+class Daemon(service.MultiService):
+    """The service of a whole daemon; a subclass says how it comes up and goes down.
+
+    Args:
+        reactor: runs the daemon; it is stopped when the daemon cannot go on.
+        name: for systemd and messages, as in ``notify-hub``.
+    """
+
+    log = Logger("notifyd")
+
+    def __init__(self, reactor: Any, name: str) -> None:
+        super().__init__()
+        self.reactor = reactor
+        self.setName(name)
+        self._coming_up: Deferred[None] | None = None
+        self._failed = False
+
+    async def come_up(self) -> None:
+        """Opens everything; an exception ends the process with status 1."""
+        raise AssertionError("a subclass says how")
+
+    async def go_down(self) -> None:
+        """Finishes and closes everything."""
+        raise AssertionError("a subclass says how")
+
+    def startService(self) -> None:
+        """Begins to come up."""
+        super().startService()
+        raise_file_limit()
+        self._coming_up = Deferred.fromCoroutine(self._come_up())
+
+    async def _come_up(self) -> None:
+        try:
+            await self.come_up()
+        except Exception as error:  # noqa: BLE001 - whatever it is, a daemon that is half up must end
+            if self.running:
+                self.fail(error)
+            return
+        if self.running and not self._failed:
+            self.log.info("{name} is ready.", name=self.name)
+            notify_systemd("READY=1")
+
+    def fail(self, error: BaseException | str) -> None:
+        """Ends the process with status 1 after one clear line."""
+        if self._failed:
+            return
+        self._failed = True
+        line = f"{self.name}: {error}"
+        self.log.critical("{line}", line=line)
+        if isinstance(error, Exception) and not _is_for_operators(error):
+            self.log.failure("This is a mistake in notifyd; please report it.")
+        print(line, file=sys.__stderr__, flush=True)
+        # twistd ends with 0 after reactor.stop(), whatever the reason: this hook has the last word.
+        atexit.register(os._exit, 1)
+        if self.reactor.running:
+            self.reactor.stop()
+        else:
+            self.reactor.callWhenRunning(self.reactor.stop)
+
+    def stopService(self) -> Deferred[None]:
+        """Goes down, within a bounded time."""
+        notify_systemd("STOPPING=1")
+        self.running = 0
+        if self._coming_up is not None:
+            self._coming_up.cancel()
+        down = _bounded(self.go_down(), self.reactor)
+        return down.addCallback(lambda _: service.MultiService.stopService(self))
+
+
+def _is_for_operators(error: Exception) -> bool:
+    """Whether an exception's text was written for the operator, so that a traceback adds nothing."""
+    from twisted.internet.error import CannotListenError
+
+    from notifyd.database import StateError
+
+    return isinstance(error, ConfigurationError | StateError | CannotListenError | OSError)
+
+
+def _bounded(work: Coroutine[Any, Any, None], reactor: Any) -> Deferred[None]:
+    log = Logger("notifyd")
+    down = Deferred.fromCoroutine(work).addTimeout(STOP_TIMEOUT_S, reactor)
+    down.addErrback(lambda failure: log.failure("The stop was not clean: {why}", failure, why=failure.value))
+    return down

@@ -1,0 +1,304 @@
+"""Events: CloudEvents 1.0 in the JSON format, one event a line.
+
+Sources: CloudEvents 1.0.2 specification, JSON event format, and the ``sequence`` extension; RFC 3339
+section 5.6 for times. Which attribute is set by whom, and what is refused, stands in ``docs/protocol.md``.
+"""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import datetime as dt
+import enum
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+MAX_NESTING = 1_000
+"""Levels of objects and arrays in an event, the event itself included: more is refused."""
+
+MAX_QUOTED_LINE = 8 * 1024
+"""Bytes of a refused line that are kept in the event that tells of it."""
+
+
+class Priority(enum.StrEnum):
+    """How important an event is; also the name of the stream that carries it."""
+
+    NORMAL = "normal"
+    IMPORTANT = "important"
+    CRITICAL = "critical"
+    ERROR = "error"
+
+
+LANES = (Priority.CRITICAL, Priority.IMPORTANT, Priority.NORMAL)
+"""The priorities that a producer can give, most urgent first: the order in which an agent sends."""
+
+HINTS = {lane.value: lane for lane in LANES}
+
+
+class NotAcceptableError(Exception):
+    """A line is no acceptable event; the text is the reason, for the producer's operator."""
+
+
+class Event(msgspec.Struct, kw_only=True, gc=False):
+    """One event. What is ``UNSET`` does not stand in its line; ``data`` is kept as it was written."""
+
+    specversion: str | UnsetType = UNSET
+    id: str
+    source: str
+    type: str
+    time: str | UnsetType = UNSET
+    priority: str | UnsetType = UNSET
+    sequence: str | UnsetType = UNSET
+    offset: str | UnsetType = UNSET
+    received: str | UnsetType = UNSET
+    rule: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    subject: Raw | UnsetType = UNSET
+    datacontenttype: Raw | UnsetType = UNSET
+    dataschema: Raw | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+    data_base64: Raw | UnsetType = UNSET
+
+
+class _ExtendedEvent(Event, kw_only=True, gc=False):
+    """An event with attributes that the hub does not know, or with known ones of unusual types."""
+
+    extensions: dict[str, Raw]
+
+
+class _Strict(Event, forbid_unknown_fields=True, gc=False):
+    """What the fast decoder takes: only known attributes, each of its own type."""
+
+
+_OPEN_BRACE = ord("{")
+_FIELDS = frozenset(field for field in Event.__struct_fields__)
+_HUB_ATTRIBUTES = frozenset({"offset", "received", "rule", "reason"})
+_RAW_ATTRIBUTES = frozenset({"subject", "datacontenttype", "dataschema", "data", "data_base64"})
+_decode_strict = msgspec.json.Decoder(_Strict).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_encoder = msgspec.json.Encoder()
+
+
+@contextlib.contextmanager
+def _deep_stack() -> Iterator[None]:
+    """Lets recursive parsers go ``MAX_NESTING`` deep; their depth has been checked before."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 4 * MAX_NESTING)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+# --- times ---------------------------------------------------------------------------------------------
+
+_RFC3339 = re.compile(
+    r"([0-9]{4})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]"
+    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
+    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+
+
+def is_rfc3339(text: str) -> bool:
+    """Tells whether ``text`` is a date-time of RFC 3339; a leap second counts as one."""
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        return False
+    year, month, day = int(match[1]), int(match[2]), int(match[3])
+    return day <= 28 or (year > 0 and day <= calendar.monthrange(year, month)[1])
+
+
+def format_time(seconds: float) -> str:
+    """Gives ``seconds`` since 1970 as RFC 3339 in UTC with microseconds, as in ``2026-11-22T10:00:00.000000Z``."""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> float:
+    """Gives an RFC 3339 time in seconds since 1970; a leap second counts as the second before it.
+
+    Raises:
+        ValueError: ``text`` is no RFC 3339 time.
+    """
+    if not is_rfc3339(text):
+        raise ValueError(f"{text!r} is no RFC 3339 time such as 2026-11-22T10:00:00Z")
+    text = text.upper()
+    if text[17:19] == "60":
+        text = text[:17] + "59" + text[19:]
+    return dt.datetime.fromisoformat(text).timestamp()
+
+
+# --- decoding --------------------------------------------------------------------------------------------
+
+
+def decode(line: bytes) -> Event:
+    """Parses one event line, without its line end.
+
+    Attributes that the hub sets itself are left out, ``data`` that is no object is put under ``value``,
+    and a null attribute counts as missing. Of a repeated key the last counts.
+
+    Raises:
+        NotAcceptableError: the line is no acceptable event.
+    """
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        raise NotAcceptableError(f"invalid UTF-8 at byte {error.start}") from None
+    if line.count(b"[") + line.count(b"{") > MAX_NESTING and _nesting(line) > MAX_NESTING:
+        raise NotAcceptableError(f"nested deeper than {MAX_NESTING} levels")
+    event: Event
+    try:
+        # A NUL that is written out may stand in data but in no attribute: the slow way tells them apart.
+        event = _decode_slowly(line) if b"\\u0000" in line else _decode_strict(line)
+    except (msgspec.MsgspecError, RecursionError):
+        event = _decode_slowly(line)
+    event.offset = event.received = event.rule = event.reason = UNSET
+    if not (event.id and event.source and event.type):
+        empty = next(name for name in ("id", "source", "type") if not getattr(event, name))
+        raise NotAcceptableError(f"attribute {empty} is empty")
+    if event.time is not UNSET and not is_rfc3339(event.time):
+        raise NotAcceptableError("attribute time is no RFC 3339 time")
+    if event.data is not UNSET and memoryview(event.data)[0] != _OPEN_BRACE:
+        event.data = Raw(b'{"value":' + bytes(event.data) + b"}")
+    return event
+
+
+def _nesting(line: bytes) -> int:
+    """Counts the levels of nesting outside of strings."""
+    depth = deepest = 0
+    for byte in re.sub(rb'"(?:[^"\\]|\\.)*"?', b"", line):
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _decode_slowly(line: bytes) -> Event:
+    """Parses what the fast decoder does not take, or says what is wrong with it."""
+    with _deep_stack():
+        members = _members(line)
+    attributes: dict[str, Any] = {}
+    extensions: dict[str, Raw] = {}
+    for name, raw in members.items():
+        if name in _HUB_ATTRIBUTES:
+            continue
+        value = None if name in ("data", "data_base64") else _plain(raw)
+        if isinstance(value, str):
+            _check_text(name, value)
+        _check_text("name", name)
+        if name in _RAW_ATTRIBUTES:
+            attributes[name] = raw
+        elif name not in _FIELDS:
+            extensions[name] = raw
+        elif isinstance(value, str):
+            attributes[name] = value
+        elif value is not None:
+            if name in ("id", "source", "type", "time"):
+                raise NotAcceptableError(f"attribute {name} is not a string")
+            extensions[name] = raw  # a priority, sequence or specversion that is judged, or passed on, as it is
+    for name in ("id", "source", "type"):
+        if name not in attributes:
+            raise NotAcceptableError(f"attribute {name} is missing")
+    return _ExtendedEvent(**attributes, extensions=extensions)
+
+
+def _members(line: bytes) -> dict[str, Raw]:
+    """Splits an object into its members, each value as it was written."""
+    if line.lstrip(b" \t")[:1] != b"{":
+        raise NotAcceptableError("no JSON object")
+    try:
+        return _decode_members(line)
+    except msgspec.MsgspecError as error:
+        if b"\\ud" not in line.lower():
+            raise NotAcceptableError(f"no valid JSON: {error}") from None
+    # An unpaired surrogate, which only the standard library takes: allowed in data, and nowhere else.
+    try:
+        document = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
+    except ValueError as error:
+        raise NotAcceptableError(f"no valid JSON: {error}") from None
+    return {name: Raw(_dumps(value)) for name, value in document.items()}
+
+
+def _dumps(value: object) -> bytes:
+    """Writes JSON in UTF-8; an unpaired surrogate becomes its escape, which is what backslashreplace writes."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    if (value := float(text)) in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {text} is out of range")
+    return value
+
+
+def _plain(raw: Raw) -> Any:
+    with _deep_stack():
+        try:
+            return msgspec.json.decode(raw)
+        except msgspec.MsgspecError:
+            return json.loads(bytes(raw))
+
+
+def _check_text(name: str, text: str) -> None:
+    if "\0" in text:
+        raise NotAcceptableError(f"a NUL in attribute {name.encode('ascii', 'backslashreplace').decode()}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            shown = name.encode("ascii", "backslashreplace").decode()
+            raise NotAcceptableError(f"an unpaired surrogate in attribute {shown}") from None
+
+
+# --- reading and encoding ----------------------------------------------------------------------------
+
+
+def extension(event: Event, name: str) -> Any:
+    """Gives the attribute ``name`` that the hub does not know or that is of an unusual type, else None."""
+    if isinstance(event, _ExtendedEvent) and name in event.extensions:
+        return _plain(event.extensions[name])
+    return None
+
+
+def data_object(event: Event) -> dict[str, Any]:
+    """Parses ``data``; an event without one has an empty object."""
+    return {} if event.data is UNSET else _plain(event.data)
+
+
+def raw_data(data: Mapping[str, object]) -> Raw:
+    """Encodes ``data`` of an event of one's own."""
+    return Raw(_encoder.encode(data))
+
+
+def encode(event: Event) -> bytes:
+    """Gives the event's line, without a line end."""
+    if not isinstance(event, _ExtendedEvent):
+        return _encoder.encode(event)
+    members = {name: getattr(event, name) for name in _FIELDS_IN_ORDER}
+    # What the hub has given a value since then counts; what it has not stays as the producer wrote it.
+    known = {name: value for name, value in members.items() if value is not UNSET}
+    return _encoder.encode({**event.extensions, **known})
+
+
+_FIELDS_IN_ORDER = Event.__struct_fields__
+
+
+def quote_line(line: bytes) -> dict[str, object]:
+    """Gives the ``data`` members that keep a refused line: ``line``, or ``raw`` (base64) where it is no UTF-8."""
+    cut = line[:MAX_QUOTED_LINE]
+    quoted: dict[str, object] = {"truncated": True} if len(line) > MAX_QUOTED_LINE else {}
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return {"raw": cut, **quoted}  # msgspec writes bytes as base64
+    return {"line": cut.decode("utf-8", "ignore"), **quoted}

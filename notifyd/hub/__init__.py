@@ -1,0 +1,1 @@
+"""The hub: from producers through the log to every subscriber."""

@@ -1,0 +1,192 @@
+"""``twistd notify-hub``: puts the hub together."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet import defer, endpoints
+from twisted.internet.task import deferLater
+
+from notifyd import config
+from notifyd.config import ConfigurationError, HubConfig
+from notifyd.daemon import Daemon, DaemonOptions
+from notifyd.database import FolderLock, prepare_folder
+from notifyd.endpoints import check_server, is_exposed
+from notifyd.hub.agents import AgentWatch
+from notifyd.hub.backplane import Backplane
+from notifyd.hub.classify import Classifier
+from notifyd.hub.clients import Clients
+from notifyd.hub.ingest import IngestFactory
+from notifyd.hub.log import Entry, EventLog
+from notifyd.hub.pipeline import Pipeline, rejected_entry
+from notifyd.hub.readback import Reader
+from notifyd.hub.retention import Retention
+from notifyd.hub.spools import Spools
+from notifyd.hub.subscribers import Crowd, SubscriberFactory
+
+FAREWELL_S = 1.0
+"""How long connections may take to close at a stop."""
+
+
+def parse_config(text: str, path: str) -> HubConfig:
+    """Reads ``hub.toml`` and checks its endpoints too; raises ConfigurationError."""
+    settings = config.parse_hub(text, path)
+    for name, endpoint in {"ingest": settings.listen.ingest, **settings.listen.streams()}.items():
+        try:
+            check_server(endpoint)
+        except ValueError as error:
+            raise ConfigurationError(path, f"listen.{name}", str(error)) from None
+    return settings
+
+
+class Options(DaemonOptions):
+    """Command line of ``twistd notify-hub``."""
+
+    longdesc = (
+        "Takes events from agents and other producers, decides how important each is, stores it, and sends it to "
+        "every client that is connected to the port of its priority. Without --config every setting has its default."
+    )
+    config_required = False
+
+    def parse_config(self, text: str, path: str) -> HubConfig:
+        """Gives the checked configuration."""
+        return parse_config(text, path)
+
+
+class HubDaemon(Daemon):
+    """The hub: ingest, pipeline, log, backplane, subscribers.
+
+    Args:
+        reactor: runs it.
+        settings: of ``hub.toml``.
+    """
+
+    def __init__(self, reactor: Any, settings: HubConfig) -> None:
+        super().__init__(reactor, "notify-hub")
+        self.settings = settings
+        self.state = config.state_folder(settings.state, os.environ, "notify-hub")
+        url = settings.database.url
+        self.database = self.state / "hub.db" if url is None else config.sqlite_path(url)
+        self._ports: list[Any] = []
+        self._lock = FolderLock(self.state / "lock")
+        self._subscribers: list[SubscriberFactory] = []
+        self._pipeline: Pipeline | None = None
+
+    async def come_up(self) -> None:
+        """Opens the log, then the ports."""
+        prepare_folder(self.state)
+        prepare_folder(self.database.parent)
+        self._lock.acquire()
+        settings, reactor = self.settings, self.reactor
+
+        self._log = EventLog(self.database, reactor, _refused)
+        memory = await self._log.open()
+        self._reader = Reader(self.database, reactor)
+        backplane = Backplane(tuple(settings.listen.streams()), memory.last, settings.limits.stream_memory)
+        spools = Spools(self._log.positions)
+        pipeline = self._pipeline = Pipeline(
+            reactor,
+            log=self._log,
+            classifier=Classifier(settings.rule, settings.default_priority),
+            backplane=backplane,
+            spools=spools,
+            last=memory.last,
+            own_priority=settings.own_events.priority,
+            fail=self.fail,
+        )
+        pipeline.clients = Clients(memory.clients, pipeline.wake)
+        self._agents = AgentWatch(
+            reactor,
+            settings.own_events.agent_lost_after,
+            memory.agents,
+            pipeline.own_event,
+            pipeline.agent_state,
+        )
+        self._ingest = IngestFactory(
+            reactor,
+            pipeline=pipeline,
+            spools=spools,
+            agents=self._agents,
+            max_producers=settings.limits.max_producers,
+        )
+        self._crowd = Crowd(
+            pipeline.clients,
+            self._reader,
+            settings.limits.max_subscribers,
+            float(settings.limits.stall_timeout),
+        )
+        self._subscribers = [SubscriberFactory(reactor, stream, self._crowd) for stream in backplane.streams.values()]
+        self._retention = Retention(reactor, self._log, settings.database.retention)
+
+        for factory in self._subscribers:
+            await self._listen(factory.stream.name, getattr(settings.listen, factory.stream.name), factory)
+            factory.start()
+        await self._listen("ingest", settings.listen.ingest, self._ingest)
+        self._ingest.start()
+        self._agents.start()
+        self._retention.start()
+
+    async def _listen(self, name: str, endpoint: str, factory: Any) -> None:
+        port = await endpoints.serverFromString(self.reactor, endpoint).listen(factory)
+        self._ports.append(port)
+        self.log.info("Listening for {what} on {address}.", what=name, address=_shown(port.getHost()))
+        if is_exposed(endpoint):
+            self.log.warn("Other machines can reach {what}, and nothing asks who they are.", what=name)
+
+    async def go_down(self) -> None:
+        """Stores what was read, tells everyone, and closes."""
+        for port in self._ports:
+            await defer.maybeDeferred(port.stopListening)
+        if self._pipeline is not None:
+            await self._finish(self._pipeline)
+        if hasattr(self, "_log"):
+            self._log.close()
+        self._lock.release()
+
+    async def _finish(self, pipeline: Pipeline) -> None:
+        if hasattr(self, "_retention"):
+            await self._retention.stop()
+            self._agents.stop()
+            self._ingest.stop()
+            await pipeline.stop()
+            self._ingest.close()
+            for factory in self._subscribers:
+                factory.stop()
+            await self._connections_gone()
+            self._reader.close()
+            counters = pipeline.counters
+            self.log.info(
+                "Hub counters: received={received} repeats={repeats} rejected={rejected} stored={stored}"
+                " delivered={delivered}",
+                received=counters.received,
+                repeats=counters.repeats,
+                rejected=counters.rejected,
+                stored=counters.stored,
+                delivered=self._crowd.delivered,
+            )
+
+    async def _connections_gone(self) -> None:
+        """Waits a moment for the last words to go out."""
+        pause = 0.02
+        for _ in range(round(FAREWELL_S / pause)):
+            if not self._ingest.producers and not any(factory.subscribers for factory in self._subscribers):
+                return
+            await deferLater(self.reactor, pause)
+
+
+def _refused(entry: Entry, reason: str) -> Entry:
+    return rejected_entry(entry.offset, entry.line, reason, entry.received, entry.position)
+
+
+def _shown(address: Any) -> str:
+    if hasattr(address, "port"):
+        return f"{address.host}:{address.port}"
+    return str(getattr(address, "name", address))
+
+
+def makeService(options: Options) -> HubDaemon:
+    """Gives the hub as a service; nothing is opened before it is started."""
+    from twisted.internet import reactor
+
+    return HubDaemon(reactor, options["configuration"])

@@ -1,0 +1,370 @@
+"""One client's connection on ports 1600 to 1604: its cursor, its verbs, and how it is kept supplied."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import error, interfaces
+from twisted.internet.defer import Deferred
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from notifyd import event as events
+from notifyd import wire
+from notifyd.endpoints import keep_alive, say_farewell
+from notifyd.hub.backplane import Chunk
+from notifyd.hub.clients import Client
+from notifyd.hub.readback import Page
+from notifyd.wire import LineSplitter, ProtocolError, Subscribe, SubscribeOk
+
+if TYPE_CHECKING:
+    from notifyd.hub.subscribers import SubscriberFactory
+
+GRACE_S = 5.0
+"""How long the last words may take to reach the peer."""
+
+HALF_CLOSED_PROBE_S = 3
+"""Idle time after which a peer that sends no more is probed for whether it is still there."""
+
+READ_RETRY_S = 0.5
+"""Pause before the log is read again after it could not be."""
+
+MAX_HELD = 1_000
+"""Lines behind a SUBSCRIBE that is not answered yet; beyond them the client is not read from."""
+
+
+@implementer(interfaces.IPushProducer, interfaces.IHalfCloseableProtocol)
+class SubscriberProtocol(LineReceiver):
+    """One client's connection: a cursor in its stream, and a push producer on its transport."""
+
+    factory: SubscriberFactory
+    transport: Any  # Twisted declares its interfaces for zope, not for type checkers
+    delimiter = b"\n"
+
+    def __init__(self, factory: SubscriberFactory) -> None:
+        self.factory = factory
+        self._stream = factory.stream
+        self._splitter = LineSplitter(wire.MAX_LINE)
+        self._peer = "?"
+        self._cursor = 0
+        self._sent = 0  # the highest offset that the client can know of
+        self._client: Client | None = None
+        self._subscribed = False
+        self._resolving = False  # SUBSCRIBE is being answered: no event is sent meanwhile
+        self._held: list[bytes] = []
+        self._paused = False
+        self._reading_log = False
+        self._answers = 0  # bytes of PONG since the buffer was empty
+        self._ending = False
+        self._lost = False
+        self._timer: Any = None
+        self._taken = -1  # what the peer had taken when last looked at
+        self._taken_s = 0.0
+
+    # --- the connection ---------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Counts the connection in; from now on it gets every event of its stream."""
+        address = self.transport.getPeer()
+        self._peer = f"{address.host}:{address.port}" if hasattr(address, "host") else str(address)
+        keep_alive(self.transport)
+        self._cursor = self._sent = self._stream.end
+        self.transport.registerProducer(self, True)
+        if self.factory.admit(self):
+            self._pump()
+        else:
+            self._fail("too many subscribers")
+
+    def connectionLost(self, reason: Failure = Failure(error.ConnectionDone())) -> None:  # noqa: B008 - as Twisted
+        """Counts the connection out."""
+        self._lost = True
+        self._stream.listeners.discard(self)
+        self.factory.leave(self)
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self._client is not None:
+            self.factory.crowd.clients.release(self._client, self, self.factory.stamp())
+
+    def readConnectionLost(self) -> None:
+        """Is called when the peer sends no more: it may still want to read, as ``nc`` does without a terminal.
+
+        Whether it has gone altogether is only seen by sending something, so the kernel probes it soon.
+        """
+        if self._ending:
+            self.transport.loseConnection()
+        else:
+            keep_alive(self.transport, idle_s=HALF_CLOSED_PROBE_S)
+
+    def writeConnectionLost(self) -> None:
+        """Is called when the last words are out."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Handles the verbs that have arrived."""
+        if self._ending:
+            return
+        for line in self._splitter.feed(data):
+            try:
+                self._line(line)
+            except ProtocolError as problem:
+                self._fail(str(problem))
+            if self._ending:
+                return
+        if self._splitter.overflow:
+            self._fail(f"a line is longer than {wire.MAX_LINE} bytes")
+
+    def _line(self, line: bytes) -> None:
+        verb = wire.parse_verb(line)
+        if verb is None:
+            raise ProtocolError("this port takes verbs only; events go to the ingest port")
+        if verb[0] == "PING":
+            if verb[1] is not None:
+                raise ProtocolError("PING takes no argument")
+            self._answer_ping()
+        elif self._resolving:
+            self._held.append(line)
+            if len(self._held) >= MAX_HELD:
+                self.transport.pauseProducing()
+        elif verb[0] == "ACK":
+            self._acknowledge(wire.parse_count("ACK", verb[1]))
+        elif verb[0] == "SUBSCRIBE":
+            self._subscribe(wire.decode_subscribe(verb[1]))
+        else:
+            raise ProtocolError(f"{verb[0][:40]} is no verb of this port")
+
+    def _answer_ping(self) -> None:
+        self.transport.write(b"PONG\n")
+        self._answers += 5
+        if self._paused and self._answers > wire.MAX_ANSWERS:
+            self.transport.pauseProducing()
+
+    def _acknowledge(self, offset: int) -> None:
+        if self._client is None:
+            raise ProtocolError("ACK needs a SUBSCRIBE with a name")
+        if offset > self._sent:
+            raise ProtocolError("ACK is beyond what was sent")
+        self.factory.crowd.clients.acknowledge(self._client, offset, self.factory.stamp())
+
+    # --- SUBSCRIBE ----------------------------------------------------------------------------------------
+
+    def _subscribe(self, wish: Subscribe) -> None:
+        if self._subscribed:
+            raise ProtocolError("SUBSCRIBE comes twice")
+        self._subscribed = True
+        offset = None if wish.after in (None, "first", "now") else wire.parse_offset("SUBSCRIBE: after", wish.after)
+        if offset is not None and offset > self._stream.end:
+            raise ProtocolError("SUBSCRIBE: after is beyond the end of the log")
+        self._resolving = True
+        self._stream.listeners.discard(self)
+        Deferred.fromCoroutine(self._resolve(wish, offset)).addErrback(self._resolve_failed)
+
+    async def _resolve(self, wish: Subscribe, offset: int | None) -> None:
+        clients, stream = self.factory.crowd.clients, self._stream
+        client = None if wish.name is None else clients.known(wish.name, stream.name)
+        if client is None:
+            position = await self._position(wish, offset)
+            if self._lost or self._ending:
+                return
+            if wish.name is not None:
+                # Somebody else may have registered the name while the log was read.
+                client = clients.known(wish.name, stream.name)
+                client = client or clients.add(wish.name, stream.name, position, self.factory.stamp())
+        if client is not None:
+            self._client = client
+            clients.hold(client, self, self.factory.stamp())
+            await clients.stored(client)
+            position = client.acked
+        if self._lost or self._ending:
+            return
+        self._cursor = self._sent = position
+        self.transport.write(wire.encode_verb("OK", SubscribeOk(stream.name, str(position))))
+        self._resolved()
+
+    async def _position(self, wish: Subscribe, offset: int | None) -> int:
+        """Finds the offset behind which a client begins that has none of its own."""
+        reader, stream = self.factory.crowd.reader, self._stream
+        if offset is not None:
+            return offset
+        if wish.since is not None:
+            moment = events.format_time(events.parse_time(wish.since))
+            return await self._until_read(lambda: reader.since(stream.name, moment, stream.end))
+        if wish.after == "first":
+            return await self._until_read(lambda: reader.first(stream.name, stream.end))
+        return stream.end
+
+    async def _until_read(self, read: Callable[[], Deferred[int]]) -> int:
+        while True:
+            try:
+                return min(await read(), self._stream.end)
+            except Exception as problem:  # noqa: BLE001 - the database is away: the client waits, as it does for events
+                self._reading_failed(problem)
+                pause: Deferred[None] = Deferred()
+                self._timer = self.factory.reactor.callLater(READ_RETRY_S, pause.callback, None)
+                await pause
+
+    def _resolve_failed(self, failure: Failure) -> None:
+        if failure.check(ProtocolError):
+            self._fail(failure.getErrorMessage())
+        else:
+            self.factory.log.failure("A SUBSCRIBE could not be answered.", failure)
+            self._fail("the hub cannot answer now")
+
+    def _resolved(self) -> None:
+        self._resolving = False
+        held, self._held = self._held, []
+        for line in held:
+            try:
+                self._line(line)
+            except ProtocolError as problem:
+                self._fail(str(problem))
+                return
+        if len(held) >= MAX_HELD:
+            self.transport.resumeProducing()
+        self._pump()
+
+    # --- events -------------------------------------------------------------------------------------------
+
+    def deliver(self, chunk: Chunk) -> None:
+        """Takes a chunk at once: everything before it has been written."""
+        self._cursor = self._sent = chunk.last
+        self.factory.crowd.delivered += len(chunk.offsets)
+        self.transport.write(chunk.data)
+
+    def _pump(self) -> None:
+        """Goes on from the cursor, from memory while it is there, else from the log, until the client is paused."""
+        stream = self._stream
+        while not (self._paused or self._resolving or self._reading_log or self._ending or self._lost):
+            if self._cursor < stream.start:
+                self._read_log()
+                return
+            chunk = stream.read(self._cursor)
+            if chunk is None:
+                stream.listeners.add(self)
+                return
+            data = chunk.after(self._cursor)
+            self._cursor = self._sent = chunk.last
+            self.factory.crowd.delivered += data.count(b"\n")
+            self.transport.write(data)
+
+    def _read_log(self) -> None:
+        self._reading_log = True
+        page = self.factory.crowd.reader.page(self._stream.name, self._cursor, self._stream.end)
+        page.addCallbacks(self._on_page, self._on_page_failed, callbackArgs=(self._cursor,))
+        page.addErrback(lambda failure: self.factory.log.failure("A page of the log could not be sent.", failure))
+
+    def _on_page(self, page: Page, asked_after: int) -> None:
+        self._reading_log = False
+        self.factory.crowd.reading_fails = False
+        if self._lost or self._ending:
+            return
+        if self._resolving or self._cursor != asked_after:
+            self._pump()  # SUBSCRIBE has moved the cursor meanwhile
+            return
+        if page.gap is not None:
+            self.transport.write(wire.encode_verb("GAP", page.gap))
+        self.factory.crowd.delivered += page.data.count(b"\n")
+        self._cursor = self._sent = page.last
+        self.transport.write(page.data)
+        self._pump()
+
+    def _on_page_failed(self, failure: Failure) -> None:
+        self._reading_failed(failure.value)
+        if not self._lost and not self._ending:
+            self._timer = self.factory.reactor.callLater(READ_RETRY_S, self._read_again)
+
+    def _read_again(self) -> None:
+        self._reading_log = False
+        self._pump()
+
+    def _reading_failed(self, problem: BaseException | None) -> None:
+        crowd = self.factory.crowd
+        if not crowd.reading_fails:
+            crowd.reading_fails = True
+            self.factory.log.error("The log cannot be read back; clients wait: {error}", error=problem)
+
+    # --- back pressure ------------------------------------------------------------------------------------
+
+    def pauseProducing(self) -> None:
+        """Is called by the transport when more than its buffer waits to be sent."""
+        self._paused = True
+        self._taken = -1
+        self._stream.listeners.discard(self)
+
+    def resumeProducing(self) -> None:
+        """Is called by the transport when everything has been sent."""
+        self._paused = False
+        if self._answers > wire.MAX_ANSWERS and not self._ending:
+            self.transport.resumeProducing()
+        self._answers = 0
+        self._pump()
+
+    def stopProducing(self) -> None:
+        """Is called by the transport when the connection is lost: see :meth:`connectionLost`."""
+
+    def close_if_stalled(self) -> None:
+        """Closes a client that has taken no byte for too long though some wait for it."""
+        if not self._paused or self._lost or self._ending:
+            return
+        taken, now = _bytes_taken(self.transport), self.factory.reactor.seconds()
+        if taken != self._taken:
+            self._taken, self._taken_s = taken, now
+        elif now - self._taken_s >= self.factory.crowd.stall_timeout_s:
+            self.factory.log.warn(
+                "A client of {stream} is closed: it has taken nothing for {seconds} s.",
+                stream=self._stream.name,
+                seconds=self.factory.crowd.stall_timeout_s,
+                peer=self._peer,
+                client=None if self._client is None else self._client.name,
+            )
+            self._ending = True
+            self.transport.abortConnection()
+
+    # --- ending -------------------------------------------------------------------------------------------
+
+    def replace(self) -> None:
+        """Is called when another connection has taken this one's name over."""
+        self._client = None
+        self._fail("replaced")
+
+    def _fail(self, reason: str) -> None:
+        if self._ending or self._lost:
+            return
+        self._ending = True
+        self._stream.listeners.discard(self)
+        self.factory.log.warn(
+            "A client of {stream} is closed: {reason}",
+            stream=self._stream.name,
+            reason=reason,
+            peer=self._peer,
+        )
+        say_farewell(self.transport, wire.encode_verb("ERROR", reason))
+        self._cut_off_later()
+
+    def close(self) -> None:
+        """Closes the connection, within a bounded time."""
+        if not self._ending and not self._lost:
+            self._ending = True
+            self._stream.listeners.discard(self)
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+            self._cut_off_later()
+
+    def _cut_off_later(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = self.factory.reactor.callLater(GRACE_S, self.transport.abortConnection)
+
+
+def _bytes_taken(transport: Any) -> int:
+    """Gives the bytes that the peer's kernel has acknowledged; 0 where the system does not tell.
+
+    The figure is ``tcpi_bytes_acked``, 64 bits at byte 120 of ``struct tcp_info`` (linux/tcp.h, since 4.1).
+    """
+    try:
+        info = transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+        return int(struct.unpack_from("=Q", info, 120)[0])
+    except (AttributeError, OSError, struct.error):
+        return 0
