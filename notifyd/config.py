@@ -23,7 +23,7 @@ class ConfigurationError(Exception):
     """A configuration cannot be used; the text is one line: file, key, reason."""
 
     def __init__(self, path: str, key: str, reason: str) -> None:
-        super().__init__(": ".join(part for part in (path, key, " ".join(reason.split())) if part))
+        super().__init__(": ".join(" ".join(part.split()) for part in (path, key, reason) if part))
 
 
 class Duration(float):
@@ -208,6 +208,9 @@ def parse_agent(text: str, path: str) -> AgentConfig:
         ConfigurationError: something in it cannot be used.
     """
     config = _convert(_toml(text, path), path, AgentConfig)
+    _check_state(path, config.state)
+    if config.name is not None:
+        _check_name(path, "name", config.name)
     _check_unique(path, "source", [source.name for source in config.source])
     _check_unique(path, "source", [source.port for source in config.source], "port")
     for index, source in enumerate(config.source):
@@ -218,6 +221,7 @@ def parse_agent(text: str, path: str) -> AgentConfig:
 def parse_hub(text: str, path: str) -> HubConfig:
     """Reads ``hub.toml``; arguments and errors as of :func:`parse_agent`."""
     config = _convert(_toml(text, path), path, HubConfig)
+    _check_state(path, config.state)
     if config.database.url is not None:
         try:
             sqlite_path(config.database.url)
@@ -233,7 +237,7 @@ def looks_like_agent(text: str) -> bool:
     """Tells an agent's file from a hub's by the tables that only one of them has."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return re.search(r"^\s*\[\[source\]\]", text, re.MULTILINE) is not None
     hub_only = {"listen", "database", "rule", "limits", "default_priority", "lookup", "filter", "suppress"}
     return not hub_only & document.keys() and bool({"source", "spool", "hub", "name"} & document.keys())
@@ -260,13 +264,16 @@ def sqlite_path(url: str) -> Path:
         raise ValueError(f"{parts.scheme or url!r} is no database that works; use sqlite:////path/to/hub.db")
     if parts.netloc or not parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("expected sqlite:////absolute/path or sqlite:///relative/path")
-    return Path(unquote(parts.path[1:]))
+    file = unquote(parts.path[1:])
+    if "\0" in file:
+        raise ValueError("has a NUL")
+    return Path(file)
 
 
 def _toml(text: str, path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # what tomllib itself raises, and int() for a number of thousands of digits
         raise ConfigurationError(path, "", f"no valid TOML: {error}") from None
     except RecursionError:
         raise ConfigurationError(path, "", "no valid TOML: nested too deeply") from None
@@ -296,9 +303,14 @@ def _for_people(reason: str) -> str:
     names |= {"`array`": "a list", "`object`": "a table", "`null`": "nothing"}
     if "matching regex" in reason:
         return "expected a name without slashes, control characters or spaces around it"
+    reason = re.sub(r"`([a-z]+(?: \| [a-z]+)+)`", _either, reason)
     for theirs, ours in names.items():
         reason = reason.replace(theirs, ours)
     return reason[:1].lower() + reason[1:]
+
+
+def _either(kinds: re.Match[str]) -> str:
+    return " or ".join(f"`{kind}`" for kind in kinds[1].split(" | ") if kind != "null")
 
 
 def _check_unique(path: str, key: str, values: Sequence[str], what: str = "name") -> None:
@@ -307,7 +319,20 @@ def _check_unique(path: str, key: str, values: Sequence[str], what: str = "name"
             raise ConfigurationError(path, f"{key}[{index}].{what}", f"{value!r} is taken by another {key}")
 
 
+def _check_state(path: str, state: str | None) -> None:
+    if state is not None and "\0" in state:
+        raise ConfigurationError(path, "state", "has a NUL")
+    if state is not None and state.startswith("~") and state != "~" and not state.startswith("~/"):
+        raise ConfigurationError(path, "state", "expected a path; of those with ~ only ~ itself and ~/folder")
+
+
+def _check_name(path: str, key: str, name: str) -> None:
+    if not name.isprintable():  # the hub would refuse HELLO
+        raise ConfigurationError(path, key, "has characters that cannot be printed")
+
+
 def _check_source(path: str, key: str, source: Source) -> None:
+    _check_name(path, f"{key}.name", source.name)
     if source.stopbits not in (1, 1.5, 2):
         raise ConfigurationError(path, f"{key}.stopbits", "expected 1, 1.5 or 2")
     if "://" in source.port:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import socket
 from typing import Any
 
@@ -50,8 +51,8 @@ def is_exposed(text: str) -> bool:
     """Tells whether other machines can reach the listener that ``text`` describes, as far as the text tells."""
     if not text.startswith(("tcp:", "tcp6:", "ssl:")):
         return False
-    _, _, interface = text.partition("interface=")
-    address = interface.split(":")[0] if text.startswith("tcp:") else interface.replace("\\:", ":")
+    found = re.search(r":interface=((?:\\.|[^:\\])*)", text)
+    address = re.sub(r"\\(.)", r"\1", found[1]) if found else ""
     if address == "localhost":
         return False
     with contextlib.suppress(ValueError):

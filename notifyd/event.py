@@ -105,6 +105,10 @@ _RFC3339 = re.compile(
 )
 
 
+_FIRST_S = dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()
+_LAST_S = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()
+
+
 def is_rfc3339(text: str) -> bool:
     """Tells whether ``text`` is a date-time of RFC 3339; a leap second counts as one."""
     match = _RFC3339.fullmatch(text)
@@ -115,8 +119,12 @@ def is_rfc3339(text: str) -> bool:
 
 
 def format_time(seconds: float) -> str:
-    """Gives ``seconds`` since 1970 as RFC 3339 in UTC with microseconds, as in ``2026-11-22T10:00:00.000000Z``."""
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """Gives ``seconds`` since 1970 as RFC 3339 in UTC with microseconds, as in ``2026-11-22T10:00:00.000000Z``.
+
+    A moment before the year 1 or after the year 9999 becomes the first or the last that can be written.
+    """
+    moment = dt.datetime.fromtimestamp(min(max(seconds, _FIRST_S), _LAST_S), dt.UTC)
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def parse_time(text: str) -> float:
@@ -128,6 +136,8 @@ def parse_time(text: str) -> float:
     if not is_rfc3339(text):
         raise ValueError(f"{text!r} is no RFC 3339 time such as 2026-11-22T10:00:00Z")
     text = text.upper()
+    if text.startswith("0000"):
+        return _FIRST_S  # RFC 3339 has a year 0, datetime has not
     if text[17:19] == "60":
         text = text[:17] + "59" + text[19:]
     return dt.datetime.fromisoformat(text).timestamp()
@@ -211,7 +221,7 @@ def _decode_slowly(line: bytes) -> Event:
 
 def _members(line: bytes) -> dict[str, Raw]:
     """Splits an object into its members, each value as it was written."""
-    if line.lstrip(b" \t")[:1] != b"{":
+    if line.lstrip(b" \t\r\n")[:1] != b"{":
         raise NotAcceptableError("no JSON object")
     try:
         return _decode_members(line)
@@ -219,26 +229,29 @@ def _members(line: bytes) -> dict[str, Raw]:
         if b"\\ud" not in line.lower():
             raise NotAcceptableError(f"no valid JSON: {error}") from None
     # An unpaired surrogate, which only the standard library takes: allowed in data, and nowhere else.
+    text = line.decode()
     try:
-        document = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
+        _standard.decode(text)
     except ValueError as error:
         raise NotAcceptableError(f"no valid JSON: {error}") from None
-    return {name: Raw(_dumps(value)) for name, value in document.items()}
-
-
-def _dumps(value: object) -> bytes:
-    """Writes JSON in UTF-8; an unpaired surrogate becomes its escape, which is what backslashreplace writes."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    members: dict[str, Raw] = {}
+    place = _BETWEEN.match(text).end()  # type: ignore[union-attr]  # it matches nothing, too
+    while text[place] != "}":
+        name, place = _standard.raw_decode(text, place)
+        start = _BEFORE_VALUE.match(text, place).end()  # type: ignore[union-attr]
+        _, end = _standard.raw_decode(text, start)
+        members[name] = Raw(text[start:end].encode())
+        place = _BETWEEN.match(text, end).end()  # type: ignore[union-attr]
+    return members
 
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _finite(text: str) -> float:
-    if (value := float(text)) in (float("inf"), float("-inf")):
-        raise ValueError(f"the number {text} is out of range")
-    return value
+_standard = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=str, parse_float=str)
+_BETWEEN = re.compile(r"[ \t\r\n{,]*")  # what may stand before a member's name in JSON that is valid
+_BEFORE_VALUE = re.compile(r"[ \t\r\n:]*")
 
 
 def _plain(raw: Raw) -> Any:

@@ -192,9 +192,10 @@ def parse_offset(what: str, text: str | None) -> int:
     """
     if text is None or not text.isascii() or not text.isdigit():
         raise ProtocolError(f"{what} is no decimal string")
-    if len(text.lstrip("0")) > 19:
+    digits = text.lstrip("0")
+    if len(digits) > 19:
         raise ProtocolError(f"{what} is beyond the end of the log")
-    return int(text)
+    return int(digits or "0")
 
 
 def parse_count(verb: str, argument: bytes | None) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifyd.agent.framing import MAX_FRAME, Frame, LineFramer
@@ -40,7 +42,7 @@ def framed(pieces: list[bytes]) -> tuple[list[Frame], int]:
 def split(data: bytes, places: list[int]) -> list[bytes]:
     """Cuts ``data`` at each of the places."""
     cuts = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(cuts)]
 
 
 runs = st.builds(
@@ -53,13 +55,15 @@ printed = st.lists(st.one_of(runs, delimiters, st.binary(max_size=20)), max_size
 places = st.lists(st.integers(0, 10**6), max_size=20)
 
 
+@settings(max_examples=200, deadline=None)
 @given(printed, places)
 def test_any_split_of_any_bytes_gives_the_frames_of_the_naive_model(data: bytes, where: list[int]) -> None:
     """It does not matter how the bytes arrive, and never more than one frame is held."""
     assert framed(split(data, where)) == naive(data)
 
 
-@given(st.lists(st.sampled_from([b"a", b"\r", b"\n", b"b" * MAX_FRAME]), max_size=8).map(b"".join))
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from([b"a", b"\r", b"\n", b"b" * MAX_FRAME]), max_size=6).map(b"".join))
 def test_one_byte_at_a_time_gives_the_same_frames_as_one_read(data: bytes) -> None:
     """A slow line gives the same frames as a fast one."""
     framer = LineFramer()

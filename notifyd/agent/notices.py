@@ -74,13 +74,8 @@ class Dropped:
         """Gives what either tells."""
         merged = self
         for each in other.ranges:
-            for reason in other.reasons:
-                merged = merged.add(each, reason) if reason == other.reasons[0] else merged.because(reason)
-        return merged
-
-    def because(self, reason: str) -> Dropped:
-        """Gives this with one more reason."""
-        return self if reason in self.reasons else Dropped(self.ranges, (*self.reasons, reason))
+            merged = merged.add(each, other.reasons[0])
+        return Dropped(merged.ranges, tuple(dict.fromkeys(merged.reasons + other.reasons)))
 
     def above(self, sequence: int) -> Dropped:
         """Gives what of it is above ``sequence``; of a range that is cut the count is the most that it can be."""

@@ -96,7 +96,7 @@ class Rules:
         """Gives text that UTF-8 can write, and whether ``data`` is valid in the source's encoding."""
         try:
             text = data.decode(self._encoding)
-        except Exception:  # some decoders raise more than UnicodeDecodeError
+        except Exception:  # noqa: BLE001 - some decoders raise more than UnicodeDecodeError
             return self._decode_invalid(data), False
         if not text.isascii() and _SURROGATE.search(text):  # utf-7 and unicode_escape let them through
             return _SURROGATE.sub("\ufffd", text), False
@@ -105,7 +105,7 @@ class Rules:
     def _decode_invalid(self, data: bytes) -> str:
         try:
             text = data.decode(self._encoding, "replace")
-        except Exception:  # a decoder without error handling
+        except Exception:  # noqa: BLE001 - a decoder without error handling
             text = data.decode("ascii", "replace")
         return _SURROGATE.sub("\ufffd", text)
 

@@ -134,7 +134,7 @@ class SerialSource(service.Service):
     def _try(self) -> None:
         try:
             port = self._opener(_Receiver(self), self._settings, self._reactor)
-        except Exception as error:  # pyserial, termios, drivers: whatever it is, it is tried again
+        except Exception as error:  # noqa: BLE001 - pyserial, termios, drivers: it is tried again
             self._away(explain(error))
             return
         self._port = port
@@ -212,7 +212,7 @@ class SerialSource(service.Service):
                 event = self._rules.event(frame, read_at)
                 if event is not None:
                     self._put(event)
-            except Exception:  # one frame must not cost the others, nor the port
+            except Exception:  # noqa: BLE001 - one frame must not cost the others, nor the port
                 failure = failure or Failure()
         self.frames += len(frames)
         if failure is not None:
@@ -231,7 +231,7 @@ class SerialSource(service.Service):
         )
         try:
             self._put(event)
-        except Exception:  # the port is supervised, whatever becomes of the event
+        except Exception:  # noqa: BLE001 - the port is supervised, whatever becomes of the event
             self.log.failure("Source {source}: an event of its own was not taken", source=self._settings.name)
 
     # --- silence -------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ class _Receiver(Protocol):
         """Hands a read on; an exception that left here would close the port."""
         try:
             self._source._received(data)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is
             self._source.log.failure("Source {source}: a read could not be handled", source=self._source._settings.name)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

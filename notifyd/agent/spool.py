@@ -6,49 +6,42 @@ after the other. Everything that touches the file takes turns: one commit or one
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from twisted.enterprise import adbapi
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from notifyd import database
-from notifyd.agent import notices, spool_store
+from notifyd.agent import notices, spool_commit
 from notifyd.agent.notices import Dropped
-from notifyd.agent.pending import Pending
-from notifyd.agent.spool_store import Batch, Job, Opened, Outcome, ReplacedError, Shift
-from notifyd.database import Fault
-from notifyd.event import LANES, Event, Priority
-
-T = TypeVar("T")
+from notifyd.agent.pending import MAX_BYTES, Pending
+from notifyd.agent.positions import Positions
+from notifyd.agent.spool_commit import Job, Shift
+from notifyd.agent.spool_file import ReplacedError, SpoolFile, judge
+from notifyd.agent.spool_reader import SpoolReader, Trouble
+from notifyd.agent.spool_store import Batch, Opened, Row
+from notifyd.database import Fault, NewerSchemaError, StateError
+from notifyd.event import HINTS, LANES, Event, Priority
 
 ACKNOWLEDGEMENT_DELAY_S = 0.05
 """How long a delete waits for a commit to go with; one that is lost in a crash costs a repeat, no event."""
 
-RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
-"""The first and the longest wait before a spool that cannot be written is tried again."""
-
-REOPEN_AFTER = 3
-"""Failures in a row after which the file is opened anew: some faults are the connection's."""
-
-READ_BYTES = 256 * 1024
-"""Bytes that are read at once: enough to make the cost of a read small, and a quarter of the hub's window."""
+MAX_ROWS = 16_384
+"""Events that one commit writes at most."""
 
 
 @dataclasses.dataclass
 class Counters:
-    """What became of the events since the start."""
+    """What became of the events since the start; ``sent`` counts repeats too."""
 
-    put: int = 0
     stored: int = 0
     sent: int = 0
     acknowledged: int = 0
@@ -60,16 +53,22 @@ class Spool:
     """The queue; see the module.
 
     Args:
-        reactor: for threads and timers.
+        reactor: for the database's thread, and for timers.
         path: its file.
         agent: the agent's name, for the events that the spool itself makes.
         max_events: how many it holds.
         own_priority: the priority of the events that concern the whole spool.
-        on_stored: is called when more can be read.
-        on_identity: is called when the spool's id is known, and whenever it has become another.
         on_fatal: is called with a StateError when the spool can never be used again.
         clock: for timers, where it is not the reactor.
         now: gives the seconds since 1970.
+        file: what works on the file, where it is not the reactor's thread.
+        max_waiting: bytes of events that wait in memory at most.
+
+    Attributes:
+        spool_id: identifies the spool to the hub, once ``is_open``.
+        is_open: whether it is known which spool this is.
+        on_stored: is called when there may be more to read.
+        on_identity: is called when it is known which spool this is, and whenever it has become another.
     """
 
     log = Logger("notifyd.agent")
@@ -82,48 +81,43 @@ class Spool:
         agent: str,
         max_events: int,
         own_priority: str,
-        on_stored: Callable[[], None] = lambda: None,
-        on_identity: Callable[[], None] = lambda: None,
-        on_fatal: Callable[[BaseException], None] = lambda error: None,
+        on_fatal: Callable[[StateError], None] = lambda error: None,
         clock: Any = None,
         now: Callable[[], float] = time.time,
+        file: SpoolFile | None = None,
+        max_waiting: int = MAX_BYTES,
     ) -> None:
         self.path, self.agent, self.max_events, self.own_priority = path, agent, max_events, own_priority
-        self.on_stored, self.on_identity, self.on_fatal = on_stored, on_identity, on_fatal
+        self.on_stored: Callable[[], None] = lambda: None
+        self.on_identity: Callable[[], None] = lambda: None
         self.counters = Counters()
-        self.spool_id = secrets.token_hex(4)  # until the file says which it is
-        self._reactor, self._clock, self._now = reactor, clock or reactor, now
-        self._pool: adbapi.ConnectionPool | None = None
-        self._turn = defer.DeferredLock()
-        self._first_opening: Deferred[None] | None = None
-        self._is_open = self._closed = False
-        self._identity: spool_store.Identity | None = None
-        # What is known of the file, as of the last commit.
-        self._acked = dict.fromkeys(LANES, 0)
-        self._counts = dict.fromkeys(LANES, 0)
-        self._tops = dict.fromkeys(LANES, 0)
-        self._open_notices: dict[Priority, int | None] = dict.fromkeys(LANES)
-        # Reading: how far the current connection is, and how far any connection of this process was.
-        self._connection = 0
-        self._position = dict.fromkeys(LANES, 0)
-        self._sent_high = dict.fromkeys(LANES, 0)
-        self._bytes_per_line = 8 * 1024.0
-        # What the next commit does.
+        self.spool_id = secrets.token_hex(4)  # a stand-in until the file says which it is
+        self.is_open = False
+        self._on_fatal, self._clock, self._now = on_fatal, clock or reactor, now
+        self._file = file or SpoolFile(reactor, path, now)
+        self._at = Positions()
         self._next = int(now() * 1e6)
-        self._pending = Pending()
+        # What the next commit does.
+        self._pending = Pending(max_waiting)
         self._acks: dict[Priority, int] = {}
         self._told: dict[Priority, int] | None = None
         self._shift: Shift | None = None
         self._lost_spool: tuple[str, str | None] | None = None
-        # The writer.
+        self._max_rows = MAX_ROWS
+        # Who waits for it.
+        self._first_opening: Deferred[None] | None = None
+        self._flushes: list[tuple[int, Deferred[None]]] = []
+        self._resumes: list[Deferred[None]] = []
+        # The writer, and what keeps it from writing.
         self._wake_call: Any = None
         self._writing: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
-        self._failures = 0
-        self._flushes: list[tuple[int, Deferred[None]]] = []
-        self._resumes: list[Deferred[None]] = []
+        self._is_writing = self._is_closed = False
+        self._fatal: StateError | None = None
+        self._trouble = Trouble(self._file, "written", "events wait in memory")
+        self._reader = SpoolReader(self._file, self._at, self._clock, self._corrupt_when_read, self._read_again)
 
-    # --- from outside ------------------------------------------------------------------------------------
+    # --- for the sources ---------------------------------------------------------------------------------
 
     def open(self) -> Deferred[None]:
         """Opens the file; the Deferred fires when that is settled, be it that the file is away for now.
@@ -131,15 +125,10 @@ class Spool:
         Raises:
             StateError: (in the Deferred) a newer notifyd wrote it.
         """
-        self._first_opening = Deferred()
-        opening = self._first_opening
+        opening: Deferred[None] = Deferred()
+        self._first_opening = opening
         self._wake()
         return opening
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the spool's id is the file's, so that the hub can be told it."""
-        return self._is_open
 
     @property
     def waiting(self) -> int:
@@ -150,31 +139,27 @@ class Spool:
         """Takes an event, gives it its number and keeps it until it is stored.
 
         Raises:
-            ValueError: its priority is no lane's.
+            KeyError: its priority is no lane's.
         """
-        lane = Priority(str(event.priority))
+        lane = HINTS[event.priority]  # type: ignore[index]  # UNSET is no lane either
         sequence = self._next
         self._next += 1
-        self.counters.put += 1
         self._pending.append(lane, event, self.spool_id, sequence)
         if self._pending.is_over:
             self.counters.dropped += self._pending.drop_excess()
-        if self._writing is None:
+        if not self._is_writing:
             self._wake()
 
     def flush(self) -> Deferred[None]:
         """Gives a Deferred that fires when everything that was put so far is stored (or dropped, and told)."""
         done: Deferred[None] = Deferred()
-        if not self._pending.has_work and self._writing is None:
+        if self._pending.is_settled(self._next - 1):
             done.callback(None)
         else:
             self._flushes.append((self._next - 1, done))
-            self._wake()
         return done
 
-    def has_unsent(self) -> bool:
-        """Whether there is anything that the current connection has not read yet."""
-        return any(self._tops[lane] > self._position[lane] for lane in LANES)
+    # --- for the uplink ----------------------------------------------------------------------------------
 
     def resume(self, told: Mapping[str, int]) -> Deferred[None]:
         """Begins a connection: takes from the hub how far it is, and goes on behind that.
@@ -185,13 +170,12 @@ class Spool:
         Returns:
             Fires when ``next`` may be asked.
         """
-        self._connection += 1
         positions = {lane: told.get(lane.value, 0) for lane in LANES}
-        self._tell_restored(positions)
+        self._tell_forgotten(positions)
         self._jump_past(positions)
-        self._acks.clear()
+        self._acks.clear()  # the hub's own word counts
         self._told = positions
-        self._position = dict(positions)
+        self._at.start_connection(positions)
         done: Deferred[None] = Deferred()
         self._resumes.append(done)
         self._wake()
@@ -199,107 +183,253 @@ class Spool:
 
     def release(self) -> None:
         """Ends a connection: nothing is in flight any more."""
-        self._connection += 1
-        self._position = dict.fromkeys(LANES, 0)
+        self._at.start_connection(dict.fromkeys(LANES, 0))
+
+    def has_unsent(self) -> bool:
+        """Whether there is anything that the current connection has not read yet."""
+        return self._at.next_lane() is not None
 
     async def next(self, room: int) -> Batch | None:
         """Reads the most urgent events that the connection has not had; from now on they are in flight.
 
         Args:
-            room: how many bytes they may have.
+            room: how many bytes they may have, line ends included.
 
         Returns:
-            None where there is nothing, where the first has no room, or where the connection has ended.
+            None where there is nothing, where the first has no room, or where the connection has ended;
+            ``on_stored`` tells when that has changed.
         """
-        connection = self._connection
-        await self._turn.acquire()
-        try:
-            lane = next((lane for lane in LANES if self._tops[lane] > self._position[lane]), None)
-            if lane is None or self._pool is None or not self._is_open or connection != self._connection:
-                return None
-            size = min(room, READ_BYTES) if room > READ_BYTES else room
-            rows = max(1, int(size / self._bytes_per_line) + 1)
-            after = self._position[lane]
-            work = functools.partial(spool_store.read, lane=lane, after=after, rows=rows, room=size)
-            batch, any_left = await database.interact(self._pool, work)
-        except Exception as error:  # noqa: BLE001 - whatever the database raises is judged
-            self._judge(error)
-            self._wake(RETRY_MIN_S)
-            return None
-        finally:
-            self._turn.release()
-        return self._reserve(lane, connection, batch, any_left)
+        return await self._reader.next(room, lambda: self._shift is not None)
 
     def acknowledge(self, lane: Priority, up_to: int) -> None:
         """Notes that the hub has everything of ``lane`` up to a sequence; it is deleted soon."""
         self._acks[lane] = max(up_to, self._acks.get(lane, 0))
-        if self._writing is None:
+        if not self._is_writing:
             self._wake(ACKNOWLEDGEMENT_DELAY_S)
 
     async def close(self) -> None:
         """Writes what can be written, and closes the file."""
-        if self._is_open and not self._failures and (self._acks or self._pending.has_work):
-            self._wake()
-        self._closed = True
+        self._is_closed = True
+        self._reader.close()
+        if self._wake_call is not None:
+            self._wake_call.cancel()
+            self._wake_call = None
         if self._pause is not None:
             self._pause.cancel()
-        if self._wake_call is not None and not (self._acks or self._pending.has_work):
-            self._cancel_wake()
-        elif self._wake_call is not None:
-            self._cancel_wake()
+        if not self._is_writing and self.is_open and self._is_urgent:
             self._start_writing()
         if self._writing is not None:
-            waiting: Deferred[None] = Deferred()
-            self._writing.addBoth(lambda _: waiting.callback(None))
-            await waiting
+            finished: Deferred[None] = Deferred()
+            self._writing.addBoth(lambda _: finished.callback(None))
+            await finished
         if self.waiting:
             self.log.error("{count} events that wait in memory are lost at this stop.", count=self.waiting)
-        await self._turn.acquire()
-        self._close_pool()
-        self._turn.release()
+        await self._file.turn.run(self._file.close)
 
-    # --- reading -----------------------------------------------------------------------------------------
+    # --- what the hub tells ------------------------------------------------------------------------------
 
-    def _reserve(self, lane: Priority, connection: int, batch: Batch | None, any_left: bool) -> Batch | None:
-        if connection != self._connection:
-            return None
-        if batch is None:
-            if not any_left:  # dropped since, or removed by hand
-                self._position[lane] = max(self._position[lane], self._tops[lane])
-            return None
-        self._bytes_per_line = len(batch.lines) / batch.count
-        self._position[lane] = batch.last
-        self._sent_high[lane] = max(self._sent_high[lane], batch.last)
-        open_notice = self._open_notices[lane]
-        if open_notice is not None and open_notice <= batch.last:
-            self._open_notices[lane] = None  # it is sent as it is: the next drop opens another
-        return batch
-
-    def _tell_restored(self, told: Mapping[Priority, int]) -> None:
-        lost = {lane.value: (told[lane] + 1, self._acked[lane]) for lane in LANES if told[lane] < self._acked[lane]}
-        if lost:
+    def _tell_forgotten(self, told: Mapping[Priority, int]) -> None:
+        if lost := self._at.forgotten(told):
             self.log.warn("The hub no longer knows what it had acknowledged: {lost}.", lost=lost)
             self.put(notices.hub_restored_event(self.agent, self.own_priority, lost, self._now()))
-        # Told once: from here on the hub's own word counts.
-        self._acked = dict(told)
+        # Told once; it is written down in the commit that stores the event.
+        self._at.acked = dict(told)
 
     def _jump_past(self, told: Mapping[Priority, int]) -> None:
-        """Gives higher numbers to what the hub cannot have, where it holds those numbers already."""
+        waiting = {lane: self._pending.last(lane) for lane in LANES}
+        shift = self._at.collision(told, waiting, self._shift)
         highest = max(told.values())
-        unsent = any(
-            told[lane] > self._sent_high[lane]
-            and max(self._tops[lane], self._pending.last(lane)) > self._sent_high[lane]
-            for lane in LANES
-        )
-        if highest < self._next and not unsent:
+        if shift is None and highest < self._next:
             return
         self.log.warn("The hub holds {highest}, which this spool has not sent; going on behind it.", highest=highest)
-        base = min(self._sent_high.values()) + 1
-        # TODO
-        delta = max(highest + 1, self._next) - base
-        if unsent:
-            self._shift = Shift(dict(self._sent_high), delta)
+        if shift is not None:
+            delta = shift.delta - (self._shift.delta if self._shift is not None else 0)
+            self._shift = shift
             self._pending.shift(self.spool_id, delta)
             self._next += delta
+        self._next = max(self._next, highest + 1)
+        self._retarget_flushes()
+
+    # --- the writer --------------------------------------------------------------------------------------
+
+    def _wake(self, delay: float = 0.0) -> None:
+        if self._is_writing or self._is_closed:
+            return
+        if self._wake_call is not None:
+            if self._wake_call.getTime() <= self._clock.seconds() + delay:
+                return
+            self._wake_call.cancel()
+        self._wake_call = self._clock.callLater(delay, self._start_writing)
+
+    def _start_writing(self) -> None:
+        self._wake_call = None
+        self._is_writing = True
+        self._writing = Deferred.fromCoroutine(self._write())
+        self._writing.addErrback(lambda failure: self.log.failure("The spool's writer has stopped.", failure))
+
+    @property
+    def _is_urgent(self) -> bool:
+        is_last_chance = self._is_closed and bool(self._acks)
+        return self._pending.has_work or self._told is not None or bool(self._trouble) or is_last_chance
+
+    async def _write(self) -> None:
+        """Commits until nothing is left that has to be committed at once."""
+        try:
+            await self._write_once()
+            while self._is_urgent and self._fatal is None and not (self._is_closed and self._trouble):
+                if self._trouble:
+                    await self._sleep(self._trouble.delay_s)
+                await self._write_once()
+        finally:
+            self._is_writing = False
+        if self._acks:
+            self._wake(ACKNOWLEDGEMENT_DELAY_S)
+
+    async def _sleep(self, seconds: float) -> None:
+        self._pause = deferLater(self._clock, seconds)
+        with contextlib.suppress(defer.CancelledError):  # the spool is being closed
+            await self._pause
+        self._pause = None
+
+    async def _write_once(self) -> None:
+        resumes: list[Deferred[None]] = []
+        await self._file.turn.acquire()
+        try:
+            if not self._file.is_open:
+                await self._open_file()
+            resumes, self._resumes = self._resumes, []
+            await self._commit()
+        except Exception as error:  # noqa: BLE001 - whatever the database raises is judged
+            self._judge(error)
         else:
-            self._next = highest + 1
+            self._trouble.over()
+        finally:
+            self._file.turn.release()
+        self._settle_opening()
+        if self._shift is not None:  # nothing may be read before it is done
+            self._resumes[:0] = resumes
+            resumes = []
+        for resume in resumes:
+            resume.callback(None)
+        self.on_stored()
+
+    async def _commit(self) -> None:
+        rows, lost = self._pending.take(self._max_rows)
+        job, connection = self._job(rows, lost), self._at.connection
+        try:
+            outcome = await self._file.run(functools.partial(spool_commit.commit, job=job))
+        except Exception as error:
+            if self._pending.restore() and judge(error) is Fault.REFUSED:
+                self._narrow(sum(map(len, rows.values())))
+            raise
+        self._pending.done()
+        self._max_rows = min(MAX_ROWS, self._max_rows * 2)
+        self._at.note_commit(job, outcome, connection)
+        self._acks = {lane: up_to for lane, up_to in self._acks.items() if up_to != job.acked.get(lane)}
+        self._told = None if self._told is job.told else self._told
+        self._shift = None if self._shift is job.shift else self._shift
+        self.counters.stored += sum(map(len, rows.values()))
+        self.counters.acknowledged += outcome.acknowledged
+        self.counters.dropped += outcome.dropped - sum(dropped.count for dropped in lost.values())
+        self._settle_flushes()
+
+    def _job(self, rows: dict[Priority, list[Row]], lost: dict[Priority, Dropped]) -> Job:
+        return Job(
+            spool=self.spool_id,
+            agent=self.agent,
+            now=self._now(),
+            last=self._next - 1,
+            max_events=self.max_events,
+            rows=rows,
+            kept=frozenset(self._pending.kept),
+            lost=lost,
+            acked=dict(self._acks),
+            told=self._told,
+            shift=self._shift,
+            reserved=dict(self._at.read),
+            counts=self._at.counts,
+            notices=self._at.notices,
+        )
+
+    def _settle_flushes(self) -> None:
+        waiting, self._flushes = self._flushes, []
+        for target, done in waiting:
+            if self._pending.is_settled(target):
+                done.callback(None)
+            else:
+                self._flushes.append((target, done))
+
+    def _retarget_flushes(self) -> None:
+        self._flushes = [(self._next - 1, done) for _, done in self._flushes]
+
+    # --- faults ------------------------------------------------------------------------------------------
+
+    def _judge(self, error: Exception) -> None:
+        """Decides how it goes on after a failure of the writer, which tries again."""
+        if isinstance(error, NewerSchemaError):
+            self._file.close()
+            self._is_closed = True
+            self._fatal = StateError(f"the spool {self.path} cannot be used: {error}")
+            return
+        is_lost = judge(error) is Fault.CORRUPT
+        self._trouble.note(error, is_told=is_lost)
+        if is_lost:
+            self._give_up_file(error)
+
+    def _give_up_file(self, error: Exception) -> None:
+        self.log.error("The spool {path} is lost, another is begun: {reason}", path=self.path, reason=str(error))
+        reason = notices.REPLACED if isinstance(error, ReplacedError) else notices.CORRUPT
+        self._lost_spool = self._lost_spool or (reason, self.spool_id if self.is_open else None)
+        self.is_open = False
+        self._file.give_up(error)
+
+    def _narrow(self, rows: int) -> None:
+        """Has the next commit write fewer rows, until the one that the database refuses is alone, and goes."""
+        if rows > 1:
+            self._max_rows = max(1, rows // 2)
+            return
+        sequence, line = self._pending.refuse_first(notices.REFUSED)
+        self.counters.dropped += 1
+        self.log.error("The spool's database refuses event {sequence}: {line}", sequence=sequence, line=line[:200])
+
+    def _corrupt_when_read(self, error: Exception) -> None:
+        self._judge(error)
+        self._wake()
+
+    def _read_again(self) -> None:
+        self._wake()  # the file may have to be opened again
+        self.on_stored()
+
+    # --- opening -----------------------------------------------------------------------------------------
+
+    async def _open_file(self) -> None:
+        opened, is_same_file = await self._file.open()
+        if self.is_open and is_same_file and opened.spool == self.spool_id:
+            self._at.reopen(opened)
+        else:
+            self._begin(opened)
+
+    def _begin(self, opened: Opened) -> None:
+        """Takes up a file that is new to this process; what waits goes into it, under new numbers."""
+        self.spool_id = opened.spool
+        self._next = max(opened.last + 1, self._next, int(self._now() * 1e6))
+        self._at.begin(opened, self._next)
+        self._acks, self._told, self._shift = {}, None, None
+        announced, self._lost_spool = self._lost_spool, None
+        number = self._next
+        self._next = self._pending.renumber(self.spool_id, number + 1)
+        if announced is not None:
+            event = notices.spool_lost_event(self.agent, self.own_priority, *announced, self._now())
+            self._pending.announce(Priority(self.own_priority), event, self.spool_id, number)
+        self._retarget_flushes()
+        self.is_open = True
+        self.on_identity()
+
+    def _settle_opening(self) -> None:
+        opening, self._first_opening = self._first_opening, None
+        if opening is not None and self._fatal is None:
+            opening.callback(None)
+        elif opening is not None and self._fatal is not None:
+            opening.errback(self._fatal)
+        elif self._fatal is not None:
+            self._on_fatal(self._fatal)

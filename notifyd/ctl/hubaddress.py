@@ -87,7 +87,7 @@ def find(ports: Iterable[str], hub: str | None, config_path: str | None) -> dict
     return {port: _from_listener(config_path, port, getattr(listen, port)) for port in ports}
 
 
-def why_not(error: BaseException) -> str:
+def why_not(error: BaseException | None) -> str:
     """Says in a few words why a connection could not be made."""
     number = getattr(error, "osError", None)
     if isinstance(number, int):

@@ -38,7 +38,10 @@ def send(
     hub: str | None,
     config: str | None,
 ) -> None:
-    """Send one event of TYPE, with TEXT as its line, and print its id once the hub has stored it."""
+    """Send one event and print its id once the hub has stored it.
+
+    TYPE is the type of the event, as in panel.alarm, and TEXT the line in its data.
+    """
     address = hubaddress.find(["ingest"], hub, config)["ingest"]
     event = events.Event(
         specversion="1.0",
@@ -68,12 +71,13 @@ def _data(text: str | None, data: str | None) -> msgspec.Raw | None:
         return None if text is None else msgspec.Raw(_encode({"line": text}, "TEXT"))
     try:
         compact = msgspec.json.format(data.encode(), indent=-1)
-        members = msgspec.json.decode(compact, type=dict[str, msgspec.Raw] if data.lstrip()[:1] == "{" else None)
+        is_object = compact[:1] == b"{"
+        members = msgspec.json.decode(compact, type=dict[str, msgspec.Raw]) if is_object else None
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise click.BadParameter(f"no valid JSON: {error}", param_hint="--data") from None
     if text is None:
         return msgspec.Raw(compact)
-    if not isinstance(members, dict):
+    if members is None:
         raise click.BadParameter("must be a JSON object where TEXT is given too", param_hint="--data")
     return msgspec.Raw(_encode({"line": text, **members}, "TEXT"))
 
@@ -170,7 +174,7 @@ def _succeed(_: object, event_id: str) -> int:
 
 
 def _fail(failure: Failure, address: hubaddress.Address) -> int:
-    error: BaseException = failure.value
+    error: BaseException | None = failure.value
     if isinstance(error, NotConfirmedError):
         complain(f"the hub at {address} {error}")
     else:

@@ -23,7 +23,7 @@ PING_AFTER_S = 10.0
 DEAD_AFTER_S = 30.0
 """Without a line from the hub for so long it counts as gone."""
 
-PASSING = ("too many", "shutting down", "stopping")
+PASSING = ("too many", "the hub cannot answer now", "shutting down", "stopping")
 """How the reasons begin for which the hub may refuse a client today and take it in a moment."""
 
 FIRST_RETRY_S = 0.1
@@ -251,7 +251,7 @@ class SubscriberConnection(protocol.Protocol):
             answer = wire.decode_payload("OK", argument, wire.SubscribeOk)
             self._subscribed = True
             self._subscription.subscribed(wire.parse_offset("OK: after", answer.after))
-        elif verb == "GAP":
+        elif verb == "GAP" and self._subscribed:
             gap = wire.decode_payload("GAP", argument, wire.Gap)
             after, before = wire.parse_offset("GAP: after", gap.after), wire.parse_offset("GAP: before", gap.before)
             self._subscription.lost_events(gap, after, before)

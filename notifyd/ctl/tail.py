@@ -39,7 +39,7 @@ def tail(
     count: int | None,
     as_json: bool,
 ) -> None:
-    """Show the events of each STREAM as they come: a table on a terminal, JSON lines in a pipe.
+    """Show events as they come: a table on a terminal, JSON lines in a pipe.
 
     STREAM is normal, important, critical, error or all; default: normal important critical.
     A connection that is lost is made again, and the events go on where they were.

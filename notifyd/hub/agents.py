@@ -38,6 +38,7 @@ class AgentWatch:
         self._known = set(known)
         self._connections: dict[str, set[object]] = {}
         self._timers: dict[str, Any] = {}
+        self._stopped = False
 
     def start(self) -> None:
         """Begins to wait for the agents of earlier runs."""
@@ -45,7 +46,8 @@ class AgentWatch:
             self._wait_for(agent)
 
     def stop(self) -> None:
-        """Stops waiting."""
+        """Stops waiting; connections that end from now on are the stop's doing."""
+        self._stopped = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -72,7 +74,9 @@ class AgentWatch:
             self._wait_for(agent)
 
     def _wait_for(self, agent: str) -> None:
-        if agent not in self._timers and len(self._timers) + len(self._lost) < MAX_AGENTS:
+        if self._stopped or agent in self._timers:
+            return
+        if len(self._timers) + len(self._lost) < MAX_AGENTS:
             self._timers[agent] = self._reactor.callLater(self._lost_after, self._give_up, agent)
 
     def _give_up(self, agent: str) -> None:

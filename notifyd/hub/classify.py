@@ -133,5 +133,8 @@ def _text(value: Any) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        text = "of many levels"
     return text if len(text) <= 100 else text[:100] + "…"

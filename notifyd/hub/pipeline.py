@@ -162,10 +162,14 @@ class Pipeline:
             self.logger.failure("The pipeline is broken.", failure)
         self._stopped = True
         self._fail(failure.value)
+        self._end_run()
 
     async def _run(self) -> None:
         while self._queue or self._agents or (self.clients is not None and self.clients.dirty):
             await self._one_batch()
+        self._end_run()
+
+    def _end_run(self) -> None:
         self._running = False
         waiting, self._idle = self._idle, []
         for done in waiting:

@@ -99,10 +99,13 @@ class IngestProtocol(LineReceiver):
         self._tell_finished()
 
     def readConnectionLost(self) -> None:
-        """Is called when the peer sends no more, as ``nc -N`` does: it still gets its acknowledgements, then the end."""
+        """Is called when the peer sends no more, as ``nc -N`` does: it still gets its ACK, then the end."""
+        if self._closing:
+            self.transport.loseConnection()
+            return
         if self._ending is None:
             self._ending = ""
-        if not self._in_hand:
+        if not self._in_hand and self._hello is None:
             self._tell_finished()
 
     def writeConnectionLost(self) -> None:

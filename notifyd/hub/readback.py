@@ -75,14 +75,14 @@ def _page(cursor: sqlite3.Cursor, stream: str, after: int, until: int) -> Page:
         first = _before_first(cursor, stream, expired[0]) + 1
         gap = Gap(str(after), str(first), "expired")
         after = first - 1
-    cursor.execute(
+    rows = cursor.execute(
         f'SELECT "offset", body FROM event WHERE {condition}"offset" > ? AND "offset" <= ? ORDER BY "offset"',  # noqa: S608
         (*arguments, after, until),
     )
     lines: list[str] = []
     size = 0
     last = after
-    for offset, body in cursor:
+    for offset, body in rows:
         lines.append(body)
         last = offset
         size += len(body) + 1

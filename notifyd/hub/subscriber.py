@@ -198,12 +198,15 @@ class SubscriberProtocol(LineReceiver):
     async def _until_read(self, read: Callable[[], Deferred[int]]) -> int:
         while True:
             try:
-                return min(await read(), self._stream.end)
+                offset = await read()
             except Exception as problem:  # noqa: BLE001 - the database is away: the client waits, as it does for events
                 self._reading_failed(problem)
                 pause: Deferred[None] = Deferred()
                 self._timer = self.factory.reactor.callLater(READ_RETRY_S, pause.callback, None)
                 await pause
+            else:
+                self.factory.crowd.reading_fails = False
+                return min(offset, self._stream.end)
 
     def _resolve_failed(self, failure: Failure) -> None:
         if failure.check(ProtocolError):

@@ -1,0 +1,90 @@
+"""What every test has: nothing may be logged as a failure, or be left scheduled, that the test did not expect."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.logger import formatEvent, globalLogPublisher
+
+from tests.hubkit import Hub
+
+
+class Logged:
+    """What was logged while a test ran."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """Gives the events that carry a failure."""
+        return [event for event in self.events if event.get("log_failure") is not None or event.get("isError")]
+
+    def expect_failure(self, *kinds: type[BaseException]) -> list[BaseException]:
+        """Takes out, and gives, the logged failures of these kinds: the test has expected them."""
+        mine = [each for each in self.failures if each["log_failure"].check(*kinds)]
+        self.events = [event for event in self.events if all(event is not each for each in mine)]
+        return [each["log_failure"].value for each in mine]
+
+    def text(self, level: str | None = None) -> list[str]:
+        """Gives the sentences that were logged, of one level or of all."""
+        return [
+            formatEvent(event)
+            for event in self.events
+            if level is None or getattr(event["log_level"], "name", "") == level
+        ]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keeps what is imported out of the collections that follow each test: they would take seconds in all."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[Logged]:
+    """Fails a test that logs a failure, loses a Deferred's error, or leaves a delayed call behind."""
+    from twisted.internet import reactor
+
+    seen = Logged()
+    before = set(reactor.getDelayedCalls())  # type: ignore[attr-defined]
+    globalLogPublisher.addObserver(seen)
+    yield seen
+    gc.collect()
+    globalLogPublisher.removeObserver(seen)
+    left = [call for call in reactor.getDelayedCalls() if call not in before]  # type: ignore[attr-defined]
+    for call in left:
+        call.cancel()
+    problems = [f"logged: {each['log_failure'].getTraceback()}" for each in seen.failures if each.get("log_failure")]
+    problems += [f"left scheduled: {call}" for call in left]
+    if problems:
+        pytest.fail("\n".join(problems))
+
+
+@pytest.fixture
+def make_hub(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
+    """Makes hubs on one database, one after the other, and closes them."""
+    made: list[Hub] = []
+
+    def make(**settings: Any) -> Hub:
+        if made:
+            made[-1].close()
+        made.append(Hub(tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    if made:
+        made[-1].close()
+
+
+@pytest.fixture
+def hub(make_hub: Callable[..., Hub]) -> Hub:
+    """A hub with the default settings."""
+    return make_hub()
