@@ -15,6 +15,7 @@ from twisted.application import service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from notifyd.config import ConfigurationError
 
@@ -137,7 +138,7 @@ class Daemon(service.MultiService):
         line = f"{self.name}: {error}"
         self.log.critical("{line}", line=line)
         if isinstance(error, Exception) and not _is_for_operators(error):
-            self.log.failure("This is a mistake in notifyd; please report it.")
+            self.log.failure("This is a mistake in notifyd; please report it.", Failure(error))
         print(line, file=sys.__stderr__, flush=True)
         # twistd ends with 0 after reactor.stop(), whatever the reason: this hook has the last word.
         atexit.register(os._exit, 1)

@@ -96,7 +96,7 @@ class Pool:
             self.connection.commit()
             if fault is not None:
                 raise fault[1]
-        except Exception:
+        except Exception:  # noqa: BLE001 - it goes to whoever waits for the answer
             self.connection.rollback()
             done.errback(Failure())
         else:
@@ -263,9 +263,9 @@ class Hub:
         self.connection = connection
         self.writes, self.reads = Pool(connection), Pool(connection)
         self.log = EventLog(self.path, self.clock, _refused, self.now)
-        with mock.patch("notifyd.hub.log.open_pool", lambda *a, **k: self.writes):
+        with mock.patch("notifyd.hub.log.open_pool", return_value=self.writes):
             self.memory = result(self.log.open())
-        with mock.patch("notifyd.hub.readback.open_pool", lambda *a, **k: self.reads):
+        with mock.patch("notifyd.hub.readback.open_pool", return_value=self.reads):
             self.reader = Reader(self.path, self.clock)
         self.backplane = Backplane(STREAMS, self.memory.last, stream_memory)
         self.spools = Spools(self.log.positions)
@@ -359,10 +359,12 @@ def spooled(sequence: int, lane: str = "normal", **attributes: object) -> bytes:
 
 
 def hello(spool: str = "s", agent: str = "ward3") -> bytes:
+    """Gives a HELLO line."""
     return b"HELLO " + json.dumps({"agent": agent, "spool": spool}).encode()
 
 
 def subscribe(**wish: str) -> bytes:
+    """Gives a SUBSCRIBE line."""
     return b"SUBSCRIBE " + json.dumps(wish).encode()
 
 

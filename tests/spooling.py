@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sqlite3
@@ -122,9 +123,9 @@ class Log:
         globalLogPublisher.removeObserver(self._observe)
 
 
-def other_connection(path: Path) -> sqlite3.Connection:
-    """Another program's view of the file."""
-    return sqlite3.connect(path, isolation_level=None, timeout=0)
+def other_connection(path: Path) -> contextlib.closing[sqlite3.Connection]:
+    """Another program's view of the file, for a ``with``."""
+    return contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=0))
 
 
 def scheduled() -> list[Any]:

@@ -366,10 +366,10 @@ async def test_important_and_critical_events_are_dropped_last(make: Make) -> Non
     assert texts(sent) == ["critical", "more"]
     assert [each.event["priority"] for each in notices_of(sent)] == ["important", "normal"]
     await put_all(spool, "third", priority="critical")
+    assert texts(await read_on(spool)) == []
     spool.release()
     await put_all(spool, "fourth", priority="critical")
-    sent = await read_all(spool)
-    assert texts(sent) == ["third", "fourth"]
+    assert texts(await read_all(spool)) == ["more", "fourth"]
 
 
 async def test_what_is_in_flight_is_not_dropped(make: Make) -> None:
@@ -442,7 +442,7 @@ async def test_a_notice_survives_restarts_and_is_never_dropped(make: Make) -> No
 async def test_a_locked_spool_is_waited_for(make: Make, impatient: None, log: Log) -> None:
     """While another program locks the file events wait in memory; one line tells it, and one when it is over."""
     spool = await make()
-    someone = other_connection(spool.path)
+    someone = sqlite3.connect(spool.path, isolation_level=None)
     someone.execute("BEGIN IMMEDIATE")
     for line in "abc":
         spool.put(device_event(line))
@@ -475,7 +475,7 @@ async def test_a_full_disk_is_waited_for_and_what_is_stored_is_still_sent(make: 
 async def test_memory_is_bounded_while_the_spool_cannot_be_written(make: Make, impatient: None) -> None:
     """Beyond the limit the oldest normal events go first; with the next commit it is told how many and which."""
     spool = await make(max_waiting=20_000)
-    someone = other_connection(spool.path)
+    someone = sqlite3.connect(spool.path, isolation_level=None)
     someone.execute("BEGIN IMMEDIATE")
     spool.put(device_event("urgent", "critical"))
     for number in range(100):
@@ -500,7 +500,7 @@ async def test_a_spool_that_is_locked_at_the_start_is_opened_later(make: Make, t
     first = await make()
     await put_all(first, "a")
     await first.close()
-    someone = other_connection(first.path)
+    someone = sqlite3.connect(first.path, isolation_level=None)
     someone.execute("BEGIN EXCLUSIVE")
     spool = await make()
     assert not spool.is_open
@@ -517,7 +517,7 @@ async def test_a_spool_that_is_locked_at_the_start_is_opened_later(make: Make, t
 async def test_events_that_cannot_be_stored_before_the_end_are_told(make: Make, impatient: None, log: Log) -> None:
     """Closing does not wait for a disk that is away, but says what is lost."""
     spool = await make()
-    someone = other_connection(spool.path)
+    someone = sqlite3.connect(spool.path, isolation_level=None)
     someone.execute("BEGIN IMMEDIATE")
     spool.put(device_event("a"))
     await until(lambda: spool._trouble)
@@ -593,22 +593,24 @@ async def test_a_corrupt_spool_is_kept_aside_and_begun_anew(make: Make, tmp_path
     assert len(log.matching("is lost, another is begun")) == 1
 
 
-def corrupt(path: Path) -> None:
-    """Overwrites everything of a spool that is in use."""
+def corrupt(spool: Spool) -> None:
+    """Overwrites everything of a spool that is in use, and of what SQLite remembers of it."""
     for suffix in ("", "-wal"):
-        file = Path(f"{path}{suffix}")
+        file = Path(f"{spool.path}{suffix}")
         with open(file, "r+b") as handle:
             handle.write(b"\xa5" * file.stat().st_size)
+    spool._file.close()
+    Path(f"{spool.path}").write_bytes(b"\xa5" * 8192)
 
 
-def remove(path: Path) -> None:
+def remove(spool: Spool) -> None:
     """Deletes a spool that is in use."""
-    path.unlink()
+    spool.path.unlink()
 
 
-def drop_table(path: Path) -> None:
+def drop_table(spool: Spool) -> None:
     """Changes the schema of a spool that is in use."""
-    with other_connection(path) as someone:
+    with other_connection(spool.path) as someone:
         someone.execute("DROP TABLE normal")
 
 
@@ -617,7 +619,7 @@ def drop_table(path: Path) -> None:
     [(corrupt, "spool corrupt"), (remove, "spool removed or replaced"), (drop_table, "spool corrupt")],
 )
 async def test_a_spool_that_is_lost_while_it_is_used_is_begun_anew(
-    make: Make, damage: Callable[[Path], None], reason: str, log: Log
+    make: Make, damage: Callable[[Spool], None], reason: str, log: Log
 ) -> None:
     """What waits in memory goes into the new one under new numbers; the hub is told about the rest."""
     spool = await make()
@@ -625,7 +627,7 @@ async def test_a_spool_that_is_lost_while_it_is_used_is_begun_anew(
     former = spool.spool_id
     identities: list[str] = []
     spool.on_identity = lambda: identities.append(spool.spool_id)
-    damage(spool.path)
+    damage(spool)
     spool.put(device_event("in memory"))
     await until(lambda: identities)
     await bounded(spool.flush())

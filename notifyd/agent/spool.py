@@ -115,6 +115,7 @@ class Spool:
         self._is_writing = self._is_closed = False
         self._fatal: StateError | None = None
         self._trouble = Trouble(self._file, "written", "events wait in memory")
+        self._writer = Writer(self._clock, self._write_once, self._is_urgent, self._trouble)
         self._reader = SpoolReader(self._file, self._at, self._clock, self._corrupt_when_read, self._read_again)
 
     # --- for the sources ---------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ class Spool:
         """
         opening: Deferred[None] = Deferred()
         self._first_opening = opening
-        self._wake()
+        self._writer.wake()
         return opening
 
     @property
@@ -147,8 +148,8 @@ class Spool:
         self._pending.append(lane, event, self.spool_id, sequence)
         if self._pending.is_over:
             self.counters.dropped += self._pending.drop_excess()
-        if not self._is_writing:
-            self._wake()
+        if not self._writer.is_working:
+            self._writer.wake()
 
     def flush(self) -> Deferred[None]:
         """Gives a Deferred that fires when everything that was put so far is stored (or dropped, and told)."""
@@ -178,7 +179,7 @@ class Spool:
         self._at.start_connection(positions)
         done: Deferred[None] = Deferred()
         self._resumes.append(done)
-        self._wake()
+        self._writer.wake()
         return done
 
     def release(self) -> None:
@@ -204,24 +205,13 @@ class Spool:
     def acknowledge(self, lane: Priority, up_to: int) -> None:
         """Notes that the hub has everything of ``lane`` up to a sequence; it is deleted soon."""
         self._acks[lane] = max(up_to, self._acks.get(lane, 0))
-        if not self._is_writing:
-            self._wake(ACKNOWLEDGEMENT_DELAY_S)
+        if not self._writer.is_working:
+            self._writer.wake(ACKNOWLEDGEMENT_DELAY_S)
 
     async def close(self) -> None:
         """Writes what can be written, and closes the file."""
-        self._is_closed = True
         self._reader.close()
-        if self._wake_call is not None:
-            self._wake_call.cancel()
-            self._wake_call = None
-        if self._pause is not None:
-            self._pause.cancel()
-        if not self._is_writing and self.is_open and self._is_urgent:
-            self._start_writing()
-        if self._writing is not None:
-            finished: Deferred[None] = Deferred()
-            self._writing.addBoth(lambda _: finished.callback(None))
-            await finished
+        await self._writer.close()
         if self.waiting:
             self.log.error("{count} events that wait in memory are lost at this stop.", count=self.waiting)
         await self._file.turn.run(self._file.close)
@@ -250,46 +240,13 @@ class Spool:
         self._next = max(self._next, highest + 1)
         self._retarget_flushes()
 
-    # --- the writer --------------------------------------------------------------------------------------
+    # --- writing -----------------------------------------------------------------------------------------
 
-    def _wake(self, delay: float = 0.0) -> None:
-        if self._is_writing or self._is_closed:
-            return
-        if self._wake_call is not None:
-            if self._wake_call.getTime() <= self._clock.seconds() + delay:
-                return
-            self._wake_call.cancel()
-        self._wake_call = self._clock.callLater(delay, self._start_writing)
-
-    def _start_writing(self) -> None:
-        self._wake_call = None
-        self._is_writing = True
-        self._writing = Deferred.fromCoroutine(self._write())
-        self._writing.addErrback(lambda failure: self.log.failure("The spool's writer has stopped.", failure))
-
-    @property
     def _is_urgent(self) -> bool:
-        is_last_chance = self._is_closed and bool(self._acks)
+        if self._fatal is not None or (self._writer.is_closed and not self.is_open):
+            return False
+        is_last_chance = self._writer.is_closed and bool(self._acks)
         return self._pending.has_work or self._told is not None or bool(self._trouble) or is_last_chance
-
-    async def _write(self) -> None:
-        """Commits until nothing is left that has to be committed at once."""
-        try:
-            await self._write_once()
-            while self._is_urgent and self._fatal is None and not (self._is_closed and self._trouble):
-                if self._trouble:
-                    await self._sleep(self._trouble.delay_s)
-                await self._write_once()
-        finally:
-            self._is_writing = False
-        if self._acks:
-            self._wake(ACKNOWLEDGEMENT_DELAY_S)
-
-    async def _sleep(self, seconds: float) -> None:
-        self._pause = deferLater(self._clock, seconds)
-        with contextlib.suppress(defer.CancelledError):  # the spool is being closed
-            await self._pause
-        self._pause = None
 
     async def _write_once(self) -> None:
         resumes: list[Deferred[None]] = []
@@ -368,7 +325,7 @@ class Spool:
         """Decides how it goes on after a failure of the writer, which tries again."""
         if isinstance(error, NewerSchemaError):
             self._file.close()
-            self._is_closed = True
+            self._writer.is_closed = True
             self._fatal = StateError(f"the spool {self.path} cannot be used: {error}")
             return
         is_lost = judge(error) is Fault.CORRUPT
@@ -394,10 +351,10 @@ class Spool:
 
     def _corrupt_when_read(self, error: Exception) -> None:
         self._judge(error)
-        self._wake()
+        self._writer.wake()
 
     def _read_again(self) -> None:
-        self._wake()  # the file may have to be opened again
+        self._writer.wake()  # the file may have to be opened again
         self.on_stored()
 
     # --- opening -----------------------------------------------------------------------------------------

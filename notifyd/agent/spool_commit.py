@@ -112,7 +112,7 @@ def _take_back(cursor: sqlite3.Cursor, job: Job, lane: Priority, outcome: Outcom
     """Takes out of the notices what was dropped here although the hub has it: that is not lost."""
     for sequence, dropped in _notices(cursor, lane):
         rest = dropped.above(told)
-        is_sent = sequence <= job.reserved[lane] or (sequence <= told and sequence != outcome.notices[lane])
+        is_sent = sequence <= job.reserved[lane] if sequence > told else sequence != outcome.notices[lane]
         if is_sent or rest == dropped:
             continue
         _replace_notice(cursor, job, lane, outcome, sequence, rest)

@@ -13,6 +13,7 @@ from notifyd.agent.positions import Positions
 from notifyd.agent.spool_file import SpoolFile, judge
 from notifyd.agent.spool_store import Batch
 from notifyd.database import Fault
+from notifyd.event import Priority
 from notifyd.wire import MAX_LINE
 
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
@@ -107,26 +108,31 @@ class SpoolReader:
         connection = self._at.connection
         await self._file.turn.acquire()
         try:
-            lane = self._at.next_lane()
-            is_away = self._pause is not None or not self._file.is_open
-            if lane is None or is_away or is_held() or connection != self._at.connection:
-                return None
-            size = min(room, max(READ_BYTES, MAX_LINE + 1))
-            rows = int(size / self._bytes_per_line) + 1
-            work = functools.partial(spool_store.read, lane=lane, after=self._at.read[lane], rows=rows, room=size)
-            batch, any_left = await self._file.run(work)
+            while (lane := self._at.next_lane()) is not None:
+                is_away = self._pause is not None or not self._file.is_open
+                if is_away or is_held() or connection != self._at.connection:
+                    return None
+                batch, is_empty = await self._read(lane, room)
+                if connection != self._at.connection or (batch is None and not is_empty):
+                    return None
+                self._at.note_read(lane, batch)
+                if batch is not None:
+                    return batch
         except Exception as error:  # noqa: BLE001 - whatever the database raises is judged
             self._judge(error)
-            return None
         finally:
             self._file.turn.release()
+        return None
+
+    async def _read(self, lane: Priority, room: int) -> tuple[Batch | None, bool]:
+        size = min(room, max(READ_BYTES, MAX_LINE + 1))
+        rows = int(size / self._bytes_per_line) + 1
+        work = functools.partial(spool_store.read, lane=lane, after=self._at.read[lane], rows=rows, room=size)
+        batch, any_left = await self._file.run(work)
         self._trouble.over()
-        if connection != self._at.connection or (batch is None and any_left):
-            return None
-        self._at.note_read(lane, batch)
         if batch is not None:
             self._bytes_per_line = len(batch.lines) / batch.count
-        return batch
+        return batch, not any_left
 
     def _judge(self, error: Exception) -> None:
         if judge(error) is Fault.CORRUPT:

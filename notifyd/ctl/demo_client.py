@@ -54,7 +54,7 @@ class Client(ClientService):
         self.changes = changes
         self._arrived, self._lost = arrived, lost
         self._seen: set[tuple[str, str]] = set()
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, timeout=CONNECT_S)
+        endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port, timeout=CONNECT_S)
         factory: Any = Factory.forProtocol(lambda: _Connection(self))
         factory.noisy = False
         super().__init__(endpoint, factory, retryPolicy=lambda _: RETRY_S, clock=reactor)
@@ -95,11 +95,7 @@ class _Connection(Protocol):
         client = self._client
         self._number = client.connections = client.connections + 1
         client.lines_by_connection[self._number] = 0
-        self._write(
-            wire.encode_verb("SUBSCRIBE", wire.Subscribe(name=f"demo-{client.stream}", after="first"))
-            if self._number == 1
-            else wire.encode_verb("SUBSCRIBE", wire.Subscribe(name=f"demo-{client.stream}"))
-        )
+        self._write(wire.encode_verb("SUBSCRIBE", wire.Subscribe(name=f"demo-{client.stream}", after="first")))
 
     def dataReceived(self, data: bytes) -> None:
         """Takes the hub's lines."""

@@ -30,11 +30,14 @@ START_S = 10.0
 STOP_S = 8.0
 """How long a daemon may take to stop."""
 
+KILL_S = 3.0
+"""How long the kernel may take to clear a killed process away."""
+
 KEPT_LINES = 500
 """Lines of a daemon's log that are kept; a demo that goes well has some twenty."""
 
 OTHER_PORTS = range(31_000, 32_700)
-"""Where a port is looked for that is taken: below those that the kernel gives to clients, which would meet themselves."""
+"""Instead of ports that are taken; below those that the kernel gives to clients, which would meet themselves there."""
 
 DEMO_PORTS = ("ingest", "normal", "important", "critical")
 
@@ -47,14 +50,15 @@ class Daemon(ProcessProtocol):
         changes: is told of each line, and of an end that nobody asked for.
         name: ``notify-agent`` or ``notify-hub``.
         config: its configuration file, in the demo's folder.
+        run: how often it has been started, this time included.
     """
 
-    def __init__(self, reactor: Any, changes: Changes, name: str, config: Path) -> None:
-        self.name = name
+    def __init__(self, reactor: Any, changes: Changes, name: str, config: Path, run: int = 1) -> None:
+        self.name, self.run = name, run
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self.alive = True
         self.ended: Deferred[None] = Deferred()
-        self._changes = changes
+        self._reactor, self._changes = reactor, changes
         self._rest = b""
         self._end_is_wanted = False
         arguments = [sys.executable, "-m", "notifyd.ctl.demo_child", str(os.getpid()), name, "--config", str(config)]
@@ -98,7 +102,7 @@ class Daemon(ProcessProtocol):
         """Sends SIGKILL, which ends it at once, as a crash would, and waits until the kernel has cleared it away."""
         self._signal("KILL")
         if self.alive:
-            await self.ended
+            await self.ended.addTimeout(KILL_S, self._reactor)
 
     def _signal(self, name: str) -> None:
         self._end_is_wanted = True

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import tty
-from dataclasses import dataclass
 from pathlib import Path
 
+from notifyd.ctl.demo_account import Printed
 from notifyd.ctl.demo_wait import DemoError
 from notifyd.event import Priority
 
@@ -33,15 +33,6 @@ match = '^\d+ TEMP (?P<sensor>\d+) (?P<celsius>[\d.]+)$'
 type = "panel.temperature"
 priority = "normal"
 """
-
-
-@dataclass(frozen=True)
-class Printed:
-    """One line of the panel's."""
-
-    line: str
-    priority: Priority
-    cable: bool  # whether the cable was in, so that somebody could read it
 
 
 class Panel:

@@ -195,7 +195,10 @@ class IngestProtocol(LineReceiver):
             "An agent has come: {agent} at {peer}.", agent=self.agent, spool=spool.name, peer=self._peer
         )
         held, self._held = self._held, []
+        now = self.factory.now()
         for parcel in held:
+            # What others sent meanwhile has been given its offsets: received ascends with them, or since would miss some.
+            parcel.received_s = now
             self.factory.pipeline.submit(parcel)
         if self._ending == "" and not self._in_hand:
             self.close()

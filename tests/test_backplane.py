@@ -1,0 +1,116 @@
+"""The backplane against a plain model: nothing lost, nothing reordered, memory under its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from notifyd.hub.backplane import ALL, CHUNK, Backplane, Chunk, Stream, make_chunks
+
+NAMES = ("normal", "critical", ALL)
+SIZES = st.sampled_from([1, 10, 1_000, 20_000, CHUNK - 1, CHUNK, 130_000])
+BATCHES = st.lists(st.lists(st.tuples(st.sampled_from(NAMES[:2]), SIZES, st.integers(1, 5)), max_size=8), max_size=12)
+
+
+def batches_of(plan: list[list[tuple[str, int, int]]], end: int) -> Iterator[tuple[list[tuple[int, str, bytes]], int]]:
+    """Gives batches of events with ascending offsets, and the end of each."""
+    for rows in plan:
+        batch = []
+        for priority, size, step in rows:
+            end += step
+            batch.append((end, priority, b"%d:" % end + b"x" * size))
+        end += 2  # the last event of a batch may be of another stream
+        yield batch, end
+
+
+def read_all(stream: Stream, after: int) -> bytes:
+    """Reads everything behind a cursor."""
+    read = b""
+    while (chunk := stream.read(after)) is not None:
+        read += chunk.after(after)
+        assert chunk.last > after
+        after = chunk.last
+    return read
+
+
+@settings(deadline=None)
+@given(BATCHES, st.sampled_from([CHUNK, 200_000, 10**7]), st.integers(0, 1000))
+def test_a_cursor_anywhere_in_memory_reads_exactly_what_is_behind_it(
+    plan: list[list[tuple[str, int, int]]], limit: int, start: int
+) -> None:
+    """For every offset that is not before the stream's start, after every batch."""
+    plane = Backplane(NAMES, start, limit)
+    published: list[tuple[int, str, bytes]] = []
+    for batch, end in batches_of(plan, start):
+        plane.publish(batch, end)
+        published += batch
+        for name, stream in plane.streams.items():
+            mine = [(offset, line) for offset, priority, line in published if name in (ALL, priority)]
+            assert stream.memory <= limit
+            assert stream.end == end
+            assert stream.start <= end
+            for cursor in {stream.start, end, *(offset for offset, _ in mine), *(offset - 1 for offset, _ in mine)}:
+                if cursor >= stream.start:
+                    expected = b"".join(line + b"\n" for offset, line in mine if offset > cursor)
+                    assert read_all(stream, cursor) == expected
+
+
+class Reader:
+    """A listener that goes away after so many chunks, as one that is paused does."""
+
+    def __init__(self, stream: Stream, patience: int) -> None:
+        self.stream, self.patience, self.read, self.last = stream, patience, b"", 0
+        stream.listeners.add(self)
+
+    def deliver(self, chunk: Chunk) -> None:
+        assert chunk.first > self.last
+        self.read += chunk.data
+        self.last = chunk.last
+        self.patience -= 1
+        if not self.patience:
+            self.stream.listeners.discard(self)
+
+
+@settings(deadline=None)
+@given(BATCHES, st.lists(st.integers(1, 6), min_size=1, max_size=4))
+def test_listeners_get_each_chunk_as_long_as_they_listen(
+    plan: list[list[tuple[str, int, int]]], patience: list[int]
+) -> None:
+    """Also amid a batch; what one that stopped has not had, it can read from its cursor on."""
+    plane = Backplane(NAMES, 0, 10**8)
+    stream = plane.streams["normal"]
+    readers = [Reader(stream, each) for each in patience]
+    expected = b""
+    for batch, end in batches_of(plan, 0):
+        plane.publish(batch, end)
+        expected += b"".join(line + b"\n" for _, priority, line in batch if priority == "normal")
+    for reader in readers:
+        assert reader.read + read_all(stream, reader.last) == expected
+
+
+@given(st.lists(SIZES, max_size=20))
+def test_chunks_hold_about_64_kib_and_every_line_whole(sizes: list[int]) -> None:
+    """A longer line stands by itself."""
+    lines = [b"x" * size for size in sizes]
+    chunks = make_chunks(range(1, len(lines) + 1), lines)
+    assert b"".join(chunk.data for chunk in chunks) == b"".join(line + b"\n" for line in lines)
+    assert [offset for chunk in chunks for offset in chunk.offsets] == list(range(1, len(lines) + 1))
+    assert all(len(chunk.data) <= CHUNK or len(chunk.offsets) == 1 for chunk in chunks)
+    for chunk in chunks:
+        assert chunk.after(chunk.first - 1) == chunk.data
+        assert chunk.after(chunk.last) == b""
+
+
+def test_a_chunk_that_exceeds_the_memory_by_itself_is_not_kept() -> None:
+    """It has been delivered; who has not had it finds it in the log."""
+    plane = Backplane(["normal"], 0, CHUNK)
+    stream = plane.streams["normal"]
+    reader = Reader(stream, 10)
+    plane.publish([(1, "normal", b"x" * 100_000)], 1)
+    assert len(reader.read) == 100_001
+    assert (stream.memory, stream.start, stream.end) == (0, 1, 1)
+    assert stream.read(1) is None
+    plane.publish([], 5)
+    assert stream.end == 5
