@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from notifyd.hub.backplane import ALL, CHUNK, Backplane, Chunk, Stream, make_chunks
 
 NAMES = ("normal", "critical", ALL)
-SIZES = st.sampled_from([1, 10, 1_000, 20_000, CHUNK - 1, CHUNK, 130_000])
-BATCHES = st.lists(st.lists(st.tuples(st.sampled_from(NAMES[:2]), SIZES, st.integers(1, 5)), max_size=8), max_size=12)
+SIZES = st.sampled_from([1, 1_000, 30_000, CHUNK - 1, CHUNK, 130_000])
+BATCHES = st.lists(st.lists(st.tuples(st.sampled_from(NAMES[:2]), SIZES, st.integers(1, 5)), max_size=6), max_size=6)
 
 
 def batches_of(plan: list[list[tuple[str, int, int]]], end: int) -> Iterator[tuple[list[tuple[int, str, bytes]], int]]:
@@ -35,7 +35,7 @@ def read_all(stream: Stream, after: int) -> bytes:
     return read
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(BATCHES, st.sampled_from([CHUNK, 200_000, 10**7]), st.integers(0, 1000))
 def test_a_cursor_anywhere_in_memory_reads_exactly_what_is_behind_it(
     plan: list[list[tuple[str, int, int]]], limit: int, start: int
@@ -73,7 +73,7 @@ class Reader:
             self.stream.listeners.discard(self)
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(BATCHES, st.lists(st.integers(1, 6), min_size=1, max_size=4))
 def test_listeners_get_each_chunk_as_long_as_they_listen(
     plan: list[list[tuple[str, int, int]]], patience: list[int]

@@ -10,9 +10,10 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from twisted.internet.defer import Deferred
 
 from notifyd import event as events
-from tests.hubkit import LOCKED, Hub, Peer, payload, subscribe
+from tests.hubkit import LOCKED, Hub, Peer, line, payload, subscribe
 
 PRIORITIES = ("normal", "critical")
 STREAMS = (*PRIORITIES, "all")
@@ -34,7 +35,7 @@ class Cursors(RuleBasedStateMachine):
     @initialize(big=st.booleans())
     def start(self, big: bool) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.hub = Hub(Path(self.folder.name), stream_memory=2**20 if big else 65_536)
+        self.hub = Hub(Path(self.folder.name), stream_memory=2**18 if big else 65_536)
         self.stored: list[tuple[int, str, str]] = []  # offset, priority, id
         self.expired = 0  # how many of them
         self.clients: list[Expectation] = []
@@ -43,14 +44,16 @@ class Cursors(RuleBasedStateMachine):
 
     @rule(
         priorities=st.lists(st.sampled_from(PRIORITIES), min_size=1, max_size=6),
-        size=st.sampled_from([1, 9_000, 30_000]),
+        size=st.sampled_from([1, 9_000, 20_000, 30_000]),
     )
     def store(self, priorities: list[str], size: int) -> None:
         """A batch of events is stored and published."""
         self.hub.clock.advance(1)
+        lines = []
         for priority in priorities:
             self.count += 1
-            self.hub.put(str(self.count), priority=priority, data="x" * size)
+            lines.append(line(str(self.count), priority=priority, data="x" * size))
+        self.hub.producer(*lines).lose()
         rows = self.hub.rows('"offset", priority, id', f'"offset" > {self.stored[-1][0] if self.stored else 0}')
         self.stored += rows
 
@@ -116,8 +119,6 @@ class Cursors(RuleBasedStateMachine):
             row = held[min(int(len(held) * share), len(held) - 1)]
             cutoff = self.hub.rows("received", f'"offset" = {row[0]}')[0]
             done: list[Any] = []
-            from twisted.internet.defer import Deferred
-
             Deferred.fromCoroutine(self.hub.log.expire(cutoff, at_once)).addCallback(done.append)
             self.expired += sum(done[0].values())
             assert self.expired < len(self.stored)
@@ -151,16 +152,16 @@ class Cursors(RuleBasedStateMachine):
 
     def check(self, client: Expectation) -> None:
         """Sees that what came is what the model expects behind what came before."""
-        for line in client.peer.lines():
-            if line.startswith(b"OK "):
+        for each in client.peer.lines():
+            if each.startswith(b"OK "):
                 assert client.after is None, "OK comes once, in answer to SUBSCRIBE"
-                client.after = int(payload(line)["after"])
+                client.after = int(payload(each)["after"])
                 continue
-            if line.startswith(b"ERROR replaced"):
+            if each.startswith(b"ERROR replaced"):
                 continue
-            assert client.after is not None, f"{line[:60]!r} came between SUBSCRIBE and OK"
-            if line.startswith(b"GAP "):
-                gap = payload(line)
+            assert client.after is not None, f"{each[:60]!r} came between SUBSCRIBE and OK"
+            if each.startswith(b"GAP "):
+                gap = payload(each)
                 assert int(gap["after"]) == client.after
                 lost = [row for row in self.mine(client) if client.after < row[0] < int(gap["before"])]
                 assert lost, "a gap without an event in it"
@@ -168,8 +169,8 @@ class Cursors(RuleBasedStateMachine):
                 assert all(row[0] <= last for row in lost), "a gap over what is held"
                 client.after = int(gap["before"]) - 1
                 continue
-            event = events.decode(line)
-            offset = int(json.loads(line)["offset"])
+            event = events.decode(each)
+            offset = int(json.loads(each)["offset"])
             expected = next(row for row in self.mine(client) if row[0] > client.after)
             assert (offset, event.id) == (expected[0], expected[2])
             client.after = offset
@@ -213,5 +214,5 @@ class Cursors(RuleBasedStateMachine):
                 self.folder.cleanup()
 
 
-Cursors.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Cursors.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestCursors = Cursors.TestCase

@@ -27,6 +27,7 @@ from twisted.logger import capturedLogs
 from notifyd.agent.device import LineErrors, Port, explain
 from notifyd.agent.serialport import SerialSource
 from notifyd.event import Event, data_object
+from tests.conftest import Logged
 from tests.serialtools import HANG_S, Sink, settings
 
 
@@ -249,7 +250,9 @@ def test_a_stop_takes_what_the_kernel_still_holds_and_what_has_no_line_end(cable
 
 
 @pytest_twisted.inlineCallbacks
-def test_a_frame_that_cannot_be_handled_costs_neither_the_port_nor_the_next_frame(cable: Cable) -> Iterator[Any]:
+def test_a_frame_that_cannot_be_handled_costs_neither_the_port_nor_the_next_frame(
+    cable: Cable, logged: Logged
+) -> Iterator[Any]:
     """A mistake in the agent is logged once per read, and reading goes on."""
     sink = Sink()
 
@@ -263,6 +266,7 @@ def test_a_frame_that_cannot_be_handled_costs_neither_the_port_nor_the_next_fram
         yield sink.until(lambda: sink.lines == ["good"])
     assert sink.own == []
     assert [str(entry["log_failure"].value) for entry in logs if "log_failure" in entry] == ["a mistake"]
+    assert len(logged.expect_failure(RuntimeError)) == 1
 
 
 def test_a_port_that_cannot_be_set_up_is_closed_again(cable: Cable) -> None:

@@ -16,6 +16,7 @@ from tests.hubkit import T0, Hub, hello, line, payload, spooled
 
 
 def body(hub: Hub, id: str) -> Any:  # noqa: A002 - the attribute's name
+    """Gives an event as it was stored."""
     return json.loads(hub.connection.execute("SELECT body FROM event WHERE id = ?", (id,)).fetchone()[0])
 
 

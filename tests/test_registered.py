@@ -14,6 +14,7 @@ BIG = "x" * 10_000
 
 
 def offset(hub: Hub, id: str) -> str:  # noqa: A002 - the attribute's name
+    """Gives an event's offset."""
     return str(hub.rows('"offset"', f"id = '{id}'")[0])
 
 
@@ -170,3 +171,15 @@ def test_a_client_that_leaves_before_it_is_answered_leaves_its_name_free(hub: Hu
         pool.release()
         assert client.lines() == []
     assert hub.client("normal", subscribe(name="n")).lines()[0].startswith(b"OK")
+
+
+def test_an_ack_of_what_is_stored_but_not_sent_yet_is_an_error(hub: Hub) -> None:
+    """What counts is what this connection was sent, not what the log holds."""
+    hub.put(*"abcdefghij", data="x" * 40_000)
+    client = hub.client("normal", subscribe(name="n", after="first"), takes=False)
+    sent = [json.loads(each)["id"] for each in client.lines()[1:]]
+    assert 0 < len(sent) < 10
+    client.send(b"ACK " + offset(hub, sent[-1]).encode())
+    assert client.lines() == []
+    client.send(b"ACK " + offset(hub, "j").encode())
+    assert client.lines() == [b"ERROR ACK is beyond what was sent"]

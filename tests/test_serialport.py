@@ -19,6 +19,7 @@ from notifyd.agent.device import LineErrors
 from notifyd.agent.framing import LineFramer
 from notifyd.agent.serialport import MAX_DELAY_S, STEADY_S, SerialSource
 from notifyd.event import Event
+from tests.conftest import Logged
 from tests.serialtools import Sink, settings
 
 WALL = 1_795_384_923.5
@@ -293,7 +294,7 @@ def test_a_stop_while_the_port_is_away_or_before_any_start_is_clean() -> None:
     rig.stop()
 
 
-def test_an_own_event_that_is_not_taken_does_not_end_the_retries() -> None:
+def test_an_own_event_that_is_not_taken_does_not_end_the_retries(logged: Logged) -> None:
     """The port is supervised, whatever becomes of its events."""
     rig = Rig()
     rig.fault = GONE
@@ -305,10 +306,11 @@ def test_an_own_event_that_is_not_taken_does_not_end_the_retries() -> None:
     rig.source.startService()
     rig.advance(1)
     assert len(rig.tries) > 2
+    assert logged.expect_failure(RuntimeError)
     rig.stop()
 
 
-def test_a_mistake_in_framing_is_logged_and_does_not_close_the_port() -> None:
+def test_a_mistake_in_framing_is_logged_and_does_not_close_the_port(logged: Logged) -> None:
     """Twisted closes a port whose reader raises: the agent catches first."""
     rig = Rig()
     rig.source.startService()
@@ -316,6 +318,7 @@ def test_a_mistake_in_framing_is_logged_and_does_not_close_the_port() -> None:
     with capturedLogs() as logs:
         rig.prints(b"one\n")
     assert "log_failure" in logs[0]
+    assert logged.expect_failure(AttributeError)
     rig.source._framer = LineFramer()
     rig.prints(b"two\n")
     assert (rig.sink.lines, rig.sink.own) == (["two"], [])

@@ -288,6 +288,44 @@ async def test_a_restored_spool_with_a_slow_clock_gives_new_numbers_behind_the_h
     assert len(log.matching("going on behind it")) == 1
 
 
+async def test_what_was_dropped_is_numbered_anew_with_the_rest(make: Make, tmp_path: Path) -> None:
+    """A notice of events under numbers that the hub has given to others tells of the new numbers."""
+    spool = await make(now=lambda: 0.0)
+    await put_all(spool, *"abcdefghij")
+    told = {"normal": (await read_all(spool, acknowledge=True))[-1].sequence}
+    await spool.close()
+    shutil.copy(spool.path, tmp_path / "elsewhere.db")
+    with other_connection(tmp_path / "elsewhere.db") as older:
+        older.execute("UPDATE meta SET last = 0, acked_normal = 0")
+    restored = await make("elsewhere.db", now=lambda: 0.0, max_events=2)
+    await put_all(restored, "v", "w", "x", "y")
+    sent = await read_all(restored, told)
+    assert texts(sent) == ["x", "y"]
+    (notice,) = notices_of(sent)
+    assert notice.fields["count"] == 2
+    assert notice.sequence > told["normal"]
+    assert notice.fields["ranges"] == [[str(notice.sequence - 1), str(notice.sequence)]]
+
+
+async def test_events_told_twice_to_be_in_collision_are_moved_once_more(make: Make, impatient: None) -> None:
+    """A hub that is further ahead at the next connection, before the first move was written, is jumped past too."""
+    spool = await make(now=lambda: 0.0)
+    await put_all(spool, "a", "b")
+    someone = sqlite3.connect(spool.path, isolation_level=None)
+    someone.execute("BEGIN IMMEDIATE")
+    first = spool.resume({"normal": 50})
+    await until(lambda: spool._trouble)
+    assert not first.called
+    second = spool.resume({"normal": 90})
+    spool.put(device_event("c"))
+    someone.rollback()
+    someone.close()
+    await bounded(second)
+    sent = await read_on(spool)
+    assert texts(sent) == ["a", "b", "c"]
+    assert all(each.sequence > 90 for each in sent)
+
+
 async def test_a_hub_that_is_ahead_is_jumped_past(make: Make, log: Log) -> None:
     """With nothing waiting the counter goes on behind what the hub holds, and it is logged."""
     spool = await make()
@@ -354,6 +392,21 @@ async def test_a_full_spool_drops_the_oldest_normal_events_and_tells_it(make: Ma
     assert notice.fields == {"count": 2, "ranges": [[str(numbers[0]), str(numbers[1])]], "reason": "spool full"}
     assert notice.sequence == numbers[1]
     assert spool.counters.dropped == 2
+
+
+async def test_what_is_dropped_bit_by_bit_is_one_range(make: Make) -> None:
+    """Numbers in between that other lanes have do not make a gap look like several."""
+    spool = await make(max_events=8)
+    for number in range(8):
+        await put_all(spool, str(number), priority="normal" if number % 2 else "critical")
+    for number in range(3):
+        await put_all(spool, f"more {number}", priority="critical")
+    sent = await read_all(spool)
+    (notice,) = notices_of(sent)
+    assert notice.fields["count"] == 3
+    (only,) = notice.fields["ranges"]
+    assert int(only[1]) - int(only[0]) == 4
+    assert texts(sent)[-1] == "7"
 
 
 async def test_important_and_critical_events_are_dropped_last(make: Make) -> None:

@@ -14,6 +14,7 @@ BIG = "x" * 10_000
 
 
 def offset(hub: Hub, id: str) -> str:  # noqa: A002 - the attribute's name
+    """Gives an event's offset."""
     return str(hub.rows('"offset"', f"id = '{id}'")[0])
 
 

@@ -6,7 +6,6 @@ after the other. Everything that touches the file takes turns: one commit or one
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import secrets
@@ -15,9 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from notifyd.agent import notices, spool_commit
@@ -28,6 +25,7 @@ from notifyd.agent.spool_commit import Job, Shift
 from notifyd.agent.spool_file import ReplacedError, SpoolFile, judge
 from notifyd.agent.spool_reader import SpoolReader, Trouble
 from notifyd.agent.spool_store import Batch, Opened, Row
+from notifyd.agent.spool_writer import Writer
 from notifyd.database import Fault, NewerSchemaError, StateError
 from notifyd.event import HINTS, LANES, Event, Priority
 
@@ -108,14 +106,9 @@ class Spool:
         self._first_opening: Deferred[None] | None = None
         self._flushes: list[tuple[int, Deferred[None]]] = []
         self._resumes: list[Deferred[None]] = []
-        # The writer, and what keeps it from writing.
-        self._wake_call: Any = None
-        self._writing: Deferred[None] | None = None
-        self._pause: Deferred[None] | None = None
-        self._is_writing = self._is_closed = False
         self._fatal: StateError | None = None
         self._trouble = Trouble(self._file, "written", "events wait in memory")
-        self._writer = Writer(self._clock, self._write_once, self._is_urgent, self._trouble)
+        self._writer = Writer(self._clock, self._write_once, self._is_urgent, self._trouble, self._rest)
         self._reader = SpoolReader(self._file, self._at, self._clock, self._corrupt_when_read, self._read_again)
 
     # --- for the sources ---------------------------------------------------------------------------------
@@ -247,6 +240,10 @@ class Spool:
             return False
         is_last_chance = self._writer.is_closed and bool(self._acks)
         return self._pending.has_work or self._told is not None or bool(self._trouble) or is_last_chance
+
+    def _rest(self) -> None:
+        if self._acks:
+            self._writer.wake(ACKNOWLEDGEMENT_DELAY_S)
 
     async def _write_once(self) -> None:
         resumes: list[Deferred[None]] = []

@@ -22,6 +22,7 @@ class Writer:
         once: commits what has gathered; it notes its failures in ``trouble``.
         is_urgent: whether something has to be written at once.
         trouble: the failures in a row, which say how long to wait.
+        on_rest: is called when nothing is urgent any more.
 
     Attributes:
         is_working: whether it looks for more by itself, so that it need not be woken.
@@ -36,9 +37,11 @@ class Writer:
         once: Callable[[], Coroutine[Any, Any, None]],
         is_urgent: Callable[[], bool],
         trouble: Trouble,
+        on_rest: Callable[[], None],
     ) -> None:
         self.is_working = self.is_closed = False
         self._clock, self._once, self._is_urgent, self._trouble = clock, once, is_urgent, trouble
+        self._on_rest = on_rest
         self._call: Any = None
         self._work: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
@@ -68,6 +71,7 @@ class Writer:
                 await self._once()
         finally:
             self.is_working = False
+        self._on_rest()
 
     async def _sleep(self, seconds: float) -> None:
         self._pause = deferLater(self._clock, seconds)

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from notifyd.database import Fault, FolderLock, StateError, interact, judge, migrate, open_pool
+from notifyd.database import Fault, FolderLock, NewerSchemaError, StateError, interact, judge, migrate, open_pool
 
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
@@ -156,7 +156,10 @@ class EventLog:
         """
         self._lock.acquire()
         self._pool = open_pool(self.path, reactor=self._reactor)
-        memory: Memory = await self._persist(lambda: self._interact(_load))
+        try:
+            memory: Memory = await self._persist(lambda: self._interact(_load))
+        except NewerSchemaError as error:
+            raise NewerSchemaError(f"the database {self.path} cannot be used: {error}") from None
         self._inode = self.path.stat().st_ino
         memory.last = max(memory.last, int(self._now() * 1_000_000) - 1)
         return memory

@@ -273,7 +273,7 @@ class IngestProtocol(LineReceiver):
             return
         self._ending = reason
         if reason != "replaced":
-            self.factory.log.warn("A producer is closed: {reason}", reason=reason, peer=self._peer)
+            self.factory.log.warn("The producer at {peer} is closed: {reason}", reason=reason, peer=self._peer)
         self.stop_reading()
         if not self._in_hand or self._hello is not None:
             self._say_error()

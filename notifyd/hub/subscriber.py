@@ -316,7 +316,7 @@ class SubscriberProtocol(LineReceiver):
             self._taken, self._taken_s = taken, now
         elif now - self._taken_s >= self.factory.crowd.stall_timeout_s:
             self.factory.log.warn(
-                "A client of {stream} is closed: it has taken nothing for {seconds} s.",
+                "The client of {stream} at {peer} is closed: it has taken nothing for {seconds} s.",
                 stream=self._stream.name,
                 seconds=self.factory.crowd.stall_timeout_s,
                 peer=self._peer,
@@ -338,7 +338,7 @@ class SubscriberProtocol(LineReceiver):
         self._ending = True
         self._stream.listeners.discard(self)
         self.factory.log.warn(
-            "A client of {stream} is closed: {reason}",
+            "The client of {stream} at {peer} is closed: {reason}",
             stream=self._stream.name,
             reason=reason,
             peer=self._peer,

@@ -94,7 +94,7 @@ def test_a_line_over_the_limit_ends_the_connection_after_what_came_before_it(hub
     assert hub.rows("SELECT id FROM event") == [("before",)]
     assert hub.process is not None
     hub.process.stop()
-    assert hub.process.text.count("A producer is closed") == 1
+    assert hub.process.text.count("The producer at") == 1
 
 
 def test_a_line_of_exactly_the_limit_is_an_event(hub: Hub) -> None:
