@@ -214,5 +214,5 @@ class Cursors(RuleBasedStateMachine):
                 self.folder.cleanup()
 
 
-Cursors.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+Cursors.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 TestCursors = Cursors.TestCase

@@ -197,7 +197,7 @@ class IngestProtocol(LineReceiver):
         held, self._held = self._held, []
         now = self.factory.now()
         for parcel in held:
-            # What others sent meanwhile has been given its offsets: received ascends with them, or since would miss some.
+            # What others sent meanwhile has its offsets: received ascends with them, or since would miss some.
             parcel.received_s = now
             self.factory.pipeline.submit(parcel)
         if self._ending == "" and not self._in_hand:

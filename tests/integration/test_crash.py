@@ -81,7 +81,8 @@ def test_the_hub_is_killed_twenty_times_while_events_flow(hub: Hub, tmp_path: Pa
     printer.start()
     for _ in range(KILLS):
         assert hub.process is not None
-        everyone["normal"].wait(lambda events, seen=len(everyone["normal"].events): len(events) > seen)
+        seen = len(everyone["normal"].events)
+        everyone["normal"].wait(lambda events, seen=seen: len(events) > seen)
         done.wait(randomness.uniform(0.0, 0.3))
         hub.process.kill()
         hub.start()

@@ -181,7 +181,8 @@ def test_the_hub_is_away_and_the_agent_is_restarted_meanwhile(
     hub.start()
     events = everyone["normal"].wait(lambda events: events[-1]["data"]["line"] == "after")
     alarm = everyone["critical"].wait(lambda events: len(events) >= 1)[0]
-    lines = [event["data"]["line"] for event in without_repeats(events)]
+    events = without_repeats(events)
+    lines = [event["data"]["line"] for event in events]
     assert lines == ["before", *[f"line {number}" for number in range(500)], "after"]
     assert int(alarm["offset"]) < int(events[1]["offset"])
 
