@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,6 +79,16 @@ def notify_systemd(message: str, environ: Any = os.environ) -> None:
             sock.sendto(message.encode(), address)
         except OSError as error:
             Logger("notifyd").warn("systemd cannot be told {message}: {error}", message=message, error=error)
+
+
+def use_monotonic_clock(reactor: Any) -> None:
+    """Has every timer of the process go by a clock that nobody sets.
+
+    Twisted's reactor goes by the wall clock: set back by an hour, it would not reconnect, reopen or write for an hour.
+    A reactor that runs is left as it is: its timers are set already.
+    """
+    if not reactor.running:
+        reactor.seconds = time.monotonic
 
 
 def raise_file_limit() -> int:

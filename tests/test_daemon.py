@@ -280,3 +280,17 @@ def test_a_stop_that_hangs_ends_after_a_while(exits: list[Any], logged: Any) -> 
     assert len(done) == 1
     assert any("not clean" in text for text in logged.text())
     assert logged.expect_failure(TimedOut)
+
+
+def test_timers_do_not_go_by_the_clock_that_people_set() -> None:
+    """A reactor that does not run yet gets a clock that never goes back; one that runs keeps its own."""
+    import time
+    from types import SimpleNamespace
+
+    from notifyd.daemon import use_monotonic_clock
+
+    fresh, running = SimpleNamespace(running=False, seconds=time.time), SimpleNamespace(running=True, seconds=time.time)
+    use_monotonic_clock(fresh)
+    use_monotonic_clock(running)
+    assert fresh.seconds is time.monotonic
+    assert running.seconds is time.time

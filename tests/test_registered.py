@@ -183,3 +183,15 @@ def test_an_ack_of_what_is_stored_but_not_sent_yet_is_an_error(hub: Hub) -> None
     assert client.lines() == []
     client.send(b"ACK " + offset(hub, "j").encode())
     assert client.lines() == [b"ERROR ACK is beyond what was sent"]
+
+
+def test_an_ack_before_the_log_was_read_is_an_error(make_hub: Callable[..., Hub]) -> None:
+    """Nothing has been sent yet, though the client was told where it begins."""
+    make_hub().put("a")
+    hub = make_hub()
+    hub.reads.held = True
+    client = hub.client("normal", subscribe(name="n", after="0"))
+    assert client.lines()[0].startswith(b"OK ")
+    client.send(b"ACK " + offset(hub, "a").encode())
+    assert client.lines() == [b"ERROR ACK is beyond what was sent"]
+    hub.reads.release()

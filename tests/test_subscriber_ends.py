@@ -11,7 +11,7 @@ import pytest
 
 from notifyd import wire
 from notifyd.hub.subscriber import GRACE_S, HALF_CLOSED_PROBE_S, READ_RETRY_S
-from tests.hubkit import LOCKED, Hub, subscribe
+from tests.hubkit import LOCKED, Hub, payload, subscribe
 
 BIG = "x" * 10_000
 
@@ -162,3 +162,22 @@ def test_events_delivered_are_counted(hub: Hub) -> None:
     hub.put("a", "b")
     hub.client("normal", subscribe(after="first"))
     assert hub.crowd.delivered == 4
+
+
+def test_a_page_that_comes_after_a_subscribe_is_thrown_away(make_hub: Callable[..., Hub]) -> None:
+    """A slow client that asks for another place is sent nothing of its old one behind the OK."""
+    hub = make_hub(stream_memory=65_536)
+    client = hub.client(takes=False)
+    ids = [str(n) for n in range(30)]
+    for each in ids:
+        hub.put(each, data=BIG)
+    hub.reads.held = True
+    client.transport.drain()
+    client.lines()
+    client.send(subscribe(after="0"))
+    hub.reads.release()
+    for _ in range(40):
+        client.transport.drain()
+    ok, *rest = client.lines()
+    assert payload(ok)["after"] == "0"
+    assert [json.loads(each)["id"] for each in rest] == ids

@@ -16,7 +16,7 @@ from notifyd.agent.serialport import SerialSource
 from notifyd.agent.spool import Spool
 from notifyd.agent.uplink import Uplink
 from notifyd.config import AgentConfig, ConfigurationError
-from notifyd.daemon import Daemon, DaemonOptions
+from notifyd.daemon import Daemon, DaemonOptions, use_monotonic_clock
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_client
 
@@ -128,6 +128,7 @@ def makeService(options: Options) -> AgentDaemon:
     """Builds the agent; nothing is opened before it starts."""
     from twisted.internet import reactor
 
+    use_monotonic_clock(reactor)
     settings: AgentConfig = options["configuration"]
     folder = config.state_folder(settings.state, os.environ, "notify-agent")
     return AgentDaemon(reactor, settings, folder, socket.gethostname())

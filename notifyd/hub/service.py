@@ -10,7 +10,7 @@ from twisted.internet.task import deferLater
 
 from notifyd import config
 from notifyd.config import ConfigurationError, HubConfig
-from notifyd.daemon import Daemon, DaemonOptions
+from notifyd.daemon import Daemon, DaemonOptions, use_monotonic_clock
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_server, is_exposed
 from notifyd.hub.agents import AgentWatch
@@ -189,4 +189,5 @@ def makeService(options: Options) -> HubDaemon:
     """Gives the hub as a service; nothing is opened before it is started."""
     from twisted.internet import reactor
 
+    use_monotonic_clock(reactor)
     return HubDaemon(reactor, options["configuration"])

@@ -292,8 +292,9 @@ class SubscriberProtocol(LineReceiver):
 
     def pauseProducing(self) -> None:
         """Is called by the transport when more than its buffer waits to be sent."""
+        if not self._paused:  # the transport calls at every write, a PONG's too: only the first begins to count
+            self._taken = -1
         self._paused = True
-        self._taken = -1
         self._stream.listeners.discard(self)
 
     def resumeProducing(self) -> None:
