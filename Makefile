@@ -1,4 +1,5 @@
 # Two commands for a new user: `make demo` and `make test`. Each builds .venv when it is missing or old.
+SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,9 +18,10 @@ demo: $(VENV)/.built
 
 test: $(VENV)/.built
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 3 --dist loadgroup
+	$(BIN)/coverage run -m pytest -n 3 --dist loadgroup | tee .test-output
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+	@tail -n 1 .test-output
 
 lint: $(VENV)/.built
 	$(BIN)/ruff check .
@@ -27,4 +29,4 @@ lint: $(VENV)/.built
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .test-output build dist *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
