@@ -259,7 +259,15 @@ def _plain(raw: Raw) -> Any:
         try:
             return msgspec.json.decode(raw)
         except msgspec.MsgspecError:
-            return json.loads(bytes(raw))
+            return json.loads(bytes(raw), parse_int=_integer)
+
+
+def _integer(text: str) -> int | str:
+    """Gives an integer; one of more digits than Python reads stays as it is written."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _check_text(name: str, text: str) -> None:

@@ -49,6 +49,11 @@ class LineSplitter:
         self.overflow = False
         self._rest = b""
 
+    @property
+    def held(self) -> int:
+        """Bytes of the line that is not complete."""
+        return len(self._rest)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Gives the lines that ``data`` completes."""
         if self.overflow:

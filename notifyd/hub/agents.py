@@ -34,7 +34,7 @@ class AgentWatch:
         self._lost_after = lost_after
         self._tell = tell
         self._note = note
-        self._lost = {agent for agent, lost in known.items() if lost}
+        self._lost = dict.fromkeys(agent for agent, lost in known.items() if lost)  # the longest lost first
         self._known = set(known)
         self._connections: dict[str, set[object]] = {}
         self._timers: dict[str, Any] = {}
@@ -42,7 +42,7 @@ class AgentWatch:
 
     def start(self) -> None:
         """Begins to wait for the agents of earlier runs."""
-        for agent in self._known - self._lost:
+        for agent in self._known - self._lost.keys():
             self._wait_for(agent)
 
     def stop(self) -> None:
@@ -58,7 +58,7 @@ class AgentWatch:
         if timer := self._timers.pop(agent, None):
             timer.cancel()
         if agent in self._lost:
-            self._lost.discard(agent)
+            del self._lost[agent]
             self._note(agent, False)
             line = f"Agent {agent} is connected again."
             self._tell("notifyd.agent.restored", f"/hub/agents/{agent}", line, {"agent": agent})
@@ -76,12 +76,14 @@ class AgentWatch:
     def _wait_for(self, agent: str) -> None:
         if self._stopped or agent in self._timers:
             return
-        if len(self._timers) + len(self._lost) < MAX_AGENTS:
+        while self._lost and len(self._timers) + len(self._lost) >= MAX_AGENTS:
+            del self._lost[next(iter(self._lost))]  # its return will not be told; the others' loss is worth more
+        if len(self._timers) < MAX_AGENTS:
             self._timers[agent] = self._reactor.callLater(self._lost_after, self._give_up, agent)
 
     def _give_up(self, agent: str) -> None:
         del self._timers[agent]
-        self._lost.add(agent)
+        self._lost[agent] = None
         self._note(agent, True)
         seconds = float(self._lost_after)
         line = f"Agent {agent} has had no connection for {seconds:g} s."

@@ -117,9 +117,9 @@ class IngestFactory(Factory):
         return self.plain_bytes > PLAIN_BUDGET
 
     def plain_changed(self, amount: int) -> None:
-        """Counts the bytes in hand from producers without HELLO; when there is room again, all are read again."""
+        """Counts the bytes in hand from producers without HELLO; all are told when room ends, or is there again."""
         before, self.plain_bytes = self.plain_bytes, self.plain_bytes + amount
-        if before > PLAIN_BUDGET // 2 >= self.plain_bytes:
+        if before <= PLAIN_BUDGET < self.plain_bytes or before > PLAIN_BUDGET // 2 >= self.plain_bytes:
             for producer in tuple(self.producers):
                 producer.update_reading()
 

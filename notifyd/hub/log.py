@@ -146,7 +146,7 @@ class EventLog:
         self._now = now
         self._lock = FolderLock(path.with_name(path.name + ".lock"))
         self._pool: adbapi.ConnectionPool | None = None
-        self._inode = 0
+        self._inodes: list[int] = []  # of the file and its write-ahead log
 
     async def open(self) -> Memory:
         """Opens the database and brings its schema up to date; waits for one that is locked or full.
@@ -154,13 +154,15 @@ class EventLog:
         Raises:
             StateError: another process writes it, it is corrupt, or it is of a newer version.
         """
+        if self.path.is_dir():
+            raise StateError(f"the database {self.path} is a folder")
         self._lock.acquire()
         self._pool = open_pool(self.path, reactor=self._reactor)
         try:
             memory: Memory = await self._persist(lambda: self._interact(_load))
         except NewerSchemaError as error:
             raise NewerSchemaError(f"the database {self.path} cannot be used: {error}") from None
-        self._inode = self.path.stat().st_ino
+        self._inodes = self._look_at_files()
         memory.last = max(memory.last, int(self._now() * 1_000_000) - 1)
         return memory
 
@@ -249,6 +251,9 @@ class EventLog:
                 result = await work()
             except Exception as error:
                 fault = judge(error)
+                if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+                    # A table is missing, or another program's: what is written can never be right.
+                    raise StateError(f"the database {self.path} is not notifyd's, or was changed: {error}") from error
                 if fault is Fault.CORRUPT and not isinstance(error, StateError):
                     message = f"the database {self.path} is corrupt ({error}): restore it or move it aside"
                     raise StateError(message) from error
@@ -270,12 +275,19 @@ class EventLog:
 
     def _check_file(self) -> None:
         """Sees that the file which was written is the one that the next start will find."""
-        try:
-            inode = self.path.stat().st_ino
-        except OSError:
-            inode = -1
-        if inode != self._inode:
-            raise StateError(f"the database {self.path} was deleted or replaced while the hub used it")
+        if self._look_at_files() != self._inodes:
+            raise StateError(f"the database {self.path}, or its -wal, was deleted or replaced while the hub used it")
+
+    def _look_at_files(self) -> list[int]:
+        return [_inode(self.path), _inode(self.path.with_name(self.path.name + "-wal"))]
+
+
+def _inode(path: Path) -> int:
+    """Gives a file's inode; -1 where there is none."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return -1
 
 
 def _load(cursor: sqlite3.Cursor) -> Memory:

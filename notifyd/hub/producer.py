@@ -26,6 +26,13 @@ SILENCE_S = 60.0
 GRACE_S = 5.0
 """How long an end waits for the database or for the peer to take the last words."""
 
+PARCEL_LINES = 500
+"""Lines that go through the pipeline together: a read of tiny lines is many parcels, so that no batch grows by it."""
+
+READ_SIZE = 64 * 1024
+SMALL_READ_SIZE = 1024
+"""Bytes of one read, and of one read where memory is short: tiny lines take many times their bytes."""
+
 LINE_COST = 64
 """Bytes that a short line counts for at least: less than any acceptable event; a flood of nothing is bounded by it."""
 
@@ -151,14 +158,16 @@ class IngestProtocol(LineReceiver):
         if not lines:
             return
         self._saw_line = True
-        size = sum(max(len(line) + 1, LINE_COST) for line in lines)
-        parcel = Parcel(self, lines, received_s, self._lines + 1, size)
-        self._lines += len(lines)
-        self._count(size)
-        if self._hello is not None:
-            self._held.append(parcel)
-        else:
-            self.factory.pipeline.submit(parcel)
+        for start in range(0, len(lines), PARCEL_LINES):
+            some = lines[start : start + PARCEL_LINES]
+            size = sum(max(len(line) + 1, LINE_COST) for line in some)
+            parcel = Parcel(self, some, received_s, self._lines + 1, size)
+            self._lines += len(some)
+            self._count(size)
+            if self._hello is not None:
+                self._held.append(parcel)
+            else:
+                self.factory.pipeline.submit(parcel)
 
     # --- verbs ------------------------------------------------------------------------------------------
 
@@ -304,7 +313,7 @@ class IngestProtocol(LineReceiver):
 
     def close_if_silent(self) -> None:
         """Closes a producer that said HELLO and is silent for too long, unless it is the hub that does not read."""
-        if self.spool is None or self._ending is not None or not self._reading:
+        if self.spool is None or self._ending is not None or not (self._reading or self._answers_wait):
             return
         if self.factory.reactor.seconds() - self._last_line_s >= SILENCE_S:
             self._fail(f"silent for {SILENCE_S:.0f} s")
@@ -328,9 +337,12 @@ class IngestProtocol(LineReceiver):
             wanted = False
         elif self._window:
             wanted = self._in_hand < self._window + wire.MAX_LINE
+            self.transport.bufferSize = READ_SIZE if self._window == wire.WINDOW else SMALL_READ_SIZE
         else:
-            full = self.factory.plain_is_full or self._in_hand > wire.WINDOW
-            wanted = not full or not self._in_hand
+            # Where the budget is used up a newcomer is still heard, since its first line may be HELLO.
+            full = self.factory.plain_is_full
+            wanted = self._in_hand <= wire.WINDOW and (not full or not self._saw_line)
+            self.transport.bufferSize = SMALL_READ_SIZE if full else READ_SIZE
         if wanted != self._reading:
             self._reading = wanted
             if wanted:

@@ -33,6 +33,11 @@ HALF_CLOSED_PROBE_S = 3
 READ_RETRY_S = 0.5
 """Pause before the log is read again after it could not be."""
 
+FREE_UNFINISHED = 1024
+UNFINISHED_BUDGET = 16 * 2**20
+"""Bytes of lines that are not complete, or wait for a SUBSCRIBE: what each client may have, and what all of them
+together may have beyond that. A client that would exceed the latter is closed: no verb is that long."""
+
 MAX_HELD = 1_000
 """Lines behind a SUBSCRIBE that is not answered yet; beyond them the client is not read from."""
 
@@ -55,7 +60,9 @@ class SubscriberProtocol(LineReceiver):
         self._client: Client | None = None
         self._subscribed = False
         self._resolving = False  # SUBSCRIBE is being answered: no event is sent meanwhile
-        self._held: list[bytes] = []
+        self._held: list[bytes] = []  # lines behind a SUBSCRIBE that is not answered
+        self._held_paused = False
+        self._counted = 0  # of the budget for unfinished lines
         self._paused = False
         self._reading_log = False
         self._answers = 0  # bytes of PONG since the buffer was empty
@@ -84,6 +91,7 @@ class SubscriberProtocol(LineReceiver):
         self._lost = True
         self._stream.listeners.discard(self)
         self.factory.leave(self)
+        self._count_unfinished()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         if self._client is not None:
@@ -115,6 +123,17 @@ class SubscriberProtocol(LineReceiver):
                 return
         if self._splitter.overflow:
             self._fail(f"a line is longer than {wire.MAX_LINE} bytes")
+        self._count_unfinished()
+
+    def _count_unfinished(self) -> None:
+        """Keeps account of the bytes that this client makes the hub hold."""
+        size = 0 if self._ending or self._lost else self._splitter.held + sum(map(len, self._held))
+        counted = size if size > FREE_UNFINISHED else 0
+        crowd = self.factory.crowd
+        crowd.unfinished += counted - self._counted
+        self._counted = counted
+        if counted and crowd.unfinished > UNFINISHED_BUDGET:
+            self._fail("the hub has no room for such long lines now")
 
     def _line(self, line: bytes) -> None:
         verb = wire.parse_verb(line)
@@ -126,7 +145,8 @@ class SubscriberProtocol(LineReceiver):
             self._answer_ping()
         elif self._resolving:
             self._held.append(line)
-            if len(self._held) >= MAX_HELD:
+            if not self._held_paused and (len(self._held) >= MAX_HELD or sum(map(len, self._held)) > wire.MAX_ANSWERS):
+                self._held_paused = True
                 self.transport.pauseProducing()
         elif verb[0] == "ACK":
             self._acknowledge(wire.parse_count("ACK", verb[1]))
@@ -224,7 +244,9 @@ class SubscriberProtocol(LineReceiver):
             except ProtocolError as problem:
                 self._fail(str(problem))
                 return
-        if len(held) >= MAX_HELD:
+        self._count_unfinished()
+        if self._held_paused:
+            self._held_paused = False
             self.transport.resumeProducing()
         self._pump()
 
@@ -337,6 +359,9 @@ class SubscriberProtocol(LineReceiver):
         if self._ending or self._lost:
             return
         self._ending = True
+        self._held.clear()
+        self._splitter = LineSplitter(wire.MAX_LINE)
+        self._count_unfinished()
         self._stream.listeners.discard(self)
         self.factory.log.warn(
             "The client of {stream} at {peer} is closed: {reason}",

@@ -31,6 +31,7 @@ class Crowd:
     full: bool = False
     reading_fails: bool = False
     delivered: int = 0
+    unfinished: int = 0  # bytes of long lines that are not complete, or wait for a SUBSCRIBE
 
 
 class SubscriberFactory(Factory):

@@ -254,8 +254,7 @@ class Client:
             except ConnectionError:
                 data = b""
             if not data:
-                rest, self._buffer = self._buffer, b""
-                return rest.decode()
+                return ""  # what a crash has torn off is no line
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode()
@@ -359,4 +358,7 @@ class Collector(threading.Thread):
 
 def without_repeats(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Drops what a registered client drops: events whose source and id have come before."""
-    return list({(event["source"], event["id"]): event for event in reversed(events)}.values())[::-1]
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    for event in events:
+        first.setdefault((event["source"], event["id"]), event)
+    return list(first.values())
