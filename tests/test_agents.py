@@ -114,3 +114,12 @@ def test_the_number_of_watched_agents_is_bounded(hub: Hub, monkeypatch: pytest.M
         peer.lose()
     hub.clock.advance(100)
     assert len(told(hub)) == 3
+
+
+def test_agents_that_were_lost_long_ago_make_room_for_others(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many names have been lost, the loss of one more is told."""
+    monkeypatch.setattr(agents, "MAX_AGENTS", 3)
+    for number in range(6):
+        hub.agent(f"s{number}", f"a{number}").lose()
+        hub.clock.advance(100)
+    assert told(hub) == [("lost", f"a{number}") for number in range(6)]

@@ -141,3 +141,11 @@ def test_data_with_surrogates_and_huge_numbers_can_be_asked() -> None:
     assert Classifier(rules, Priority.ERROR).classify(decode(line)).rule == "rule 2"
     deep = b'{"id":"1","source":"/a","type":"t","data":{"a":' + b"[" * 990 + b"]" * 990 + b',"c":7}}'
     assert Classifier(rules, Priority.ERROR).classify(decode(deep)).rule == "rule 2"
+
+
+def test_an_integer_of_more_digits_than_python_reads_can_be_asked() -> None:
+    """It counts as the text that it is written as, and the event is taken."""
+    digits = "9" * 5000
+    event = decode(b'{"id":"1","source":"s","type":"t","data":{"n":%s,"zone":"7"}}' % digits.encode())
+    rules = parse_hub('[[rule]]\nwhere = { "zone" = "7" }\npriority = "normal"', "hub.toml").rule
+    assert Classifier(rules, Priority.ERROR).classify(event).priority is Priority.NORMAL

@@ -80,7 +80,9 @@ class IngestProtocol(LineReceiver):
         keep_alive(self.transport)
         self._last_line_s = self.factory.reactor.seconds()
         self.transport.registerProducer(self, True)
-        if not self.factory.admit(self):
+        if self.factory.admit(self):
+            self.update_reading()
+        else:
             self._fail("too many producers")
 
     def connectionLost(self, reason: Failure = Failure(error.ConnectionDone())) -> None:  # noqa: B008 - as Twisted

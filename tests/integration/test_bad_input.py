@@ -277,6 +277,35 @@ def test_a_log_that_is_deleted_under_the_hub_ends_it(hub: Hub) -> None:
     assert "deleted or replaced" in hub.process.text
 
 
+def test_a_write_ahead_log_that_is_deleted_under_the_hub_ends_it(hub: Hub) -> None:
+    """SQLite would go on in the deleted file: nothing more is acknowledged, and the status is 1."""
+    assert hub.process is not None
+    with Client(hub.ports["ingest"]) as producer:
+        producer.send(event(id="before"))
+        assert producer.line() == "ACK 1"
+        hub.database.with_name("hub.db-wal").unlink()
+        producer.send(event(id="after"))
+        assert not [line for line in producer.lines() if line.startswith("ACK")]
+    assert hub.process.wait() == 1
+
+
+@pytest.mark.parametrize("what", ["CREATE TABLE event (x)", "CREATE TABLE schema_version (x)", None])
+def test_a_database_of_another_program_ends_the_hub_with_a_clear_line(tmp_path: Path, start: Any, what: str) -> None:
+    """Foreign tables, or a folder of that name: no retry can help, so the status is 1."""
+    hub = start(Hub, tmp_path)
+    hub.state.mkdir()
+    if what is None:
+        hub.database.mkdir()
+    else:
+        other = sqlite3.connect(hub.database)
+        other.execute(what)
+        other.close()
+    process = hub.start(wait=False)
+    assert process.wait() == 1
+    assert str(hub.database) in process.text
+    assert "Traceback" not in process.text
+
+
 def test_a_locked_database_stops_the_acknowledgements_only_for_as_long(hub: Hub) -> None:
     """While another program holds the lock nothing is acknowledged, PING is answered, and it goes on by itself."""
     other = sqlite3.connect(hub.database, isolation_level=None)
