@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_twisted
 from twisted.logger import formatEvent, globalLogPublisher
 
+from notifyd import database
+from notifyd.agent.spool import Spool
 from tests.hubkit import Hub
+from tests.spooling import Log, bounded, make_spool, scheduled
 
 
 class Logged:
@@ -88,3 +92,34 @@ def make_hub(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
 def hub(make_hub: Callable[..., Hub]) -> Hub:
     """A hub with the default settings."""
     return make_hub()
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    """Gives what was logged."""
+    log = Log()
+    yield log
+    log.close()
+
+
+@pytest_twisted.async_yield_fixture
+async def make(tmp_path: Path) -> Any:
+    """Gives ``make(...)``, which opens a spool in the test's folder; it is closed after the test."""
+    made: list[Spool] = []
+
+    async def make(name: str = "spool.db", **options: Any) -> Spool:
+        spool = make_spool(tmp_path / name, **options)
+        made.append(spool)
+        await bounded(spool.open())
+        return spool
+
+    yield make
+    for spool in made:
+        await spool.close()
+    assert scheduled() == []
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a locked file count as away at once."""
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 1)

@@ -131,3 +131,14 @@ def other_connection(path: Path) -> contextlib.closing[sqlite3.Connection]:
 def scheduled() -> list[Any]:
     """What is left in the reactor, the test runner's own calls left out."""
     return [call for call in reactor.getDelayedCalls() if not call.func.__module__.startswith("pytest_twisted")]
+
+
+Make = Callable[..., Any]
+"""What the fixture ``make`` is: a spool in the test's folder, open."""
+
+
+async def put_all(spool: Spool, *lines: str, priority: str = "normal") -> None:
+    """Puts events and waits until they are stored."""
+    for line in lines:
+        spool.put(device_event(line, priority))
+    await bounded(spool.flush())

@@ -60,7 +60,7 @@ def test_a_client_goes_on_when_the_log_cannot_be_read_for_a_while(make_hub: Call
 
 
 def test_a_client_that_takes_nothing_is_closed_and_told_of(hub: Hub, logged: Any) -> None:
-    """After stall_timeout, even if it sends PING; one that takes a byte now and then is not, nor one that has nothing waiting."""
+    """After stall_timeout, even if it sends PING; not one that takes a byte now and then, or has nothing waiting."""
     hub.ports["normal"].start()
     stalled, trickling, content = hub.client(takes=False), hub.client(takes=False), hub.client()
     hub.put("a", data="x" * 40_000)

@@ -402,6 +402,9 @@ class QuietSpool:
     def release(self) -> None:
         self.is_released = True
 
+    def leave_name(self) -> None:
+        self.spool_id = "another1"
+
 
 class Timed:
     """A connection whose clock the test moves."""

@@ -175,6 +175,24 @@ class Spool:
         self._writer.wake()
         return done
 
+    def leave_name(self) -> None:
+        """Goes on under another name, since a process with a copy of this spool speaks to the hub under this one.
+
+        The hub would take what is numbered here for repeats of the other's events. Under a new name everything that is
+        not known to be acknowledged is sent; what had arrived all the same comes again, with another id.
+        """
+        self.log.warn(
+            "Another process uses spool {spool}, a copy of this one: going on under a new name.", spool=self.spool_id
+        )
+        nothing = dict.fromkeys(LANES, 0)
+        self.spool_id = secrets.token_hex(4)
+        self._shift = Shift(nothing, 0 if self._shift is None else self._shift.delta)
+        self._pending.shift(self.spool_id, 0)
+        self._acks.clear()
+        self._told = dict(nothing)
+        self._at.acked = dict(nothing)
+        self._writer.wake()
+
     def release(self) -> None:
         """Ends a connection: nothing is in flight any more."""
         self._at.start_connection(dict.fromkeys(LANES, 0))

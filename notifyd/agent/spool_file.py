@@ -47,8 +47,10 @@ def judge(error: Exception) -> Fault:
     """Tells what an error asks for; here it also counts as corrupt when someone has changed the schema."""
     if isinstance(error, ReplacedError):
         return Fault.CORRUPT
-    if isinstance(error, sqlite3.OperationalError) and str(error).startswith(("no such table", "no such column")):
-        return Fault.CORRUPT
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return Fault.CORRUPT  # a table is missing, or another program's: no retry helps
+    if not isinstance(error, sqlite3.Error | OSError | ValueError | TypeError | OverflowError | database.StateError):
+        return Fault.AWAY  # such as no thread or no memory: what is written is not at fault
     return database.judge(error)
 
 
@@ -119,6 +121,8 @@ class SpoolFile:
     def _check(self) -> None:
         if (found := identity(self.path)) != self._identity:
             raise ReplacedError(f"{self.path} was {'removed' if found is None else 'replaced'}")
+        if (found := identity(Path(f"{self.path}-wal"))) != self._log_identity:
+            raise ReplacedError(f"{self.path}-wal was {'removed' if found is None else 'replaced'}")
 
     def give_up(self, error: Exception) -> None:
         """Closes a file that is lost; ``open`` begins another."""

@@ -99,9 +99,11 @@ class Uplink(ClientService):
         self._trouble = None
         self.log.info("Connected to the hub {hub} as {agent}.", hub=self.hub, agent=self.agent)
 
-    def replaced(self) -> None:
+    def replaced(self, connection: HubConnection) -> None:
         """Another agent with the same spool has taken over."""
-        self._least_wait_s = REPLACED_WAIT_S
+        if connection is self.connection:
+            self._least_wait_s = REPLACED_WAIT_S
+            self.spool.leave_name()
 
     def lost(self, connection: HubConnection, reason: str) -> None:
         """A connection has ended."""
@@ -295,7 +297,7 @@ class HubConnection(Protocol):
         elif verb == "ERROR":
             reason = (argument or b"").decode("utf-8", "replace")
             if reason == "replaced":
-                self._uplink.replaced()
+                self._uplink.replaced(self)
             self._end(f"the hub says: {reason[:1000]!r}")
         else:
             raise ProtocolError(f"unexpected line {line[:100]!r}")
