@@ -73,15 +73,19 @@ def open_pool(path: Path, *, reactor: Any, read_only: bool = False, threads: int
         read_only: refuses every write.
         threads: connections at once; one keeps interactions in the order in which they are asked for.
     """
+    settings = [f"busy_timeout={BUSY_TIMEOUT_MS}"]
+    if read_only:
+        settings.append("query_only=ON")
+    else:
+        settings += ["journal_mode=WAL", "synchronous=FULL", f"journal_size_limit={WAL_LIMIT}"]
 
     def prepare(connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        if read_only:
-            connection.execute("PRAGMA query_only=ON")
-            return
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")
+        try:
+            for setting in settings:
+                connection.execute(f"PRAGMA {setting}")
+        except BaseException:
+            connection.close()  # the pool forgets a connection that could not be prepared
+            raise
 
     return adbapi.ConnectionPool(
         "sqlite3",

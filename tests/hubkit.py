@@ -263,8 +263,12 @@ class Hub:
         self.connection = connection
         self.writes, self.reads = Pool(connection), Pool(connection)
         self.log = EventLog(self.path, self.clock, _refused, self.now)
-        with mock.patch("notifyd.hub.log.open_pool", return_value=self.writes):
-            self.memory = result(self.log.open())
+        try:
+            with mock.patch("notifyd.hub.log.open_pool", return_value=self.writes):
+                self.memory = result(self.log.open())
+        except BaseException:
+            connection.close()
+            raise
         with mock.patch("notifyd.hub.readback.open_pool", return_value=self.reads):
             self.reader = Reader(self.path, self.clock)
         self.backplane = Backplane(STREAMS, self.memory.last, stream_memory)

@@ -116,13 +116,14 @@ def test_ctrl_c_ends_send_quietly(tmp_path: Path) -> None:
         (("t", os.fsdecode(b"\xff")), 2, "UTF-8"),
         ((os.fsdecode(b"\xff"),), 2, "UTF-8"),
         (("t", "x" * 66_000), 1, "the hub takes at most 65536"),
-        (("t", "--data", "[" * 1001 + "]" * 1001), 2, "recursion"),
+        (("t", "--data", "[" * 1001 + "]" * 1001), 2, "recursion|nested deeper"),
     ],
 )
 def test_what_the_hub_would_refuse_is_not_sent(arguments: tuple[str, ...], status: int, said: str) -> None:
     """One line says what is wrong with the command line."""
     assert (result := run("send", *arguments))[:2] == (status, "")
-    assert said.removeprefix("--data: ") in result[2]
+    # How deep a parser goes before it gives up is a matter of Python's version.
+    assert any(words in result[2] for words in said.removeprefix("--data: ").split("|"))
     assert len(result[2].splitlines()) == 1
 
 
