@@ -215,3 +215,26 @@ def test_a_power_loss_of_both_machines_loses_nothing_that_was_acknowledged(
     hub.start()
     with Client(hub.ports["ingest"]) as producer:
         assert producer.hello(spool="s")["acked"]["normal"] == 1000
+
+
+def test_a_power_loss_of_the_agents_machine_loses_nothing_that_was_stored(
+    hub: Hub, tmp_path: Path, start: Callable[..., Any]
+) -> None:
+    """With the hub away: a copy of the state as it was once the lines were committed has all of them."""
+    panel = start(Panel, tmp_path / "panel")
+    agent = start(Agent, tmp_path, hub.ports["ingest"], SOURCES.format(port=panel.link))
+    everyone = follow(start, hub)
+    assert hub.process is not None
+    hub.process.stop()
+    process = agent.start()
+    lines = printed(3_000)
+    panel.print(b"".join(line + b"\n" for line in lines))
+    wait_committed(agent, lines[-1], everyone, process)
+    copy = tmp_path / "agent-copy"
+    shutil.copytree(agent.state, copy)
+    process.kill()
+    shutil.rmtree(agent.state)
+    copy.rename(agent.state)
+    hub.start()
+    agent.start()
+    assert_complete(everyone, lines)
