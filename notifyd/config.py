@@ -12,8 +12,6 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Meta
 
-from notifyd.event import Priority
-
 Lane = Literal["normal", "important", "critical"]
 Name = Annotated[str, Meta(pattern=r"^[^\s/\x00-\x1f]([^/\x00-\x1f]{0,253}[^\s/\x00-\x1f])?$")]
 Text = Annotated[str, Meta(min_length=1, max_length=1000)]
@@ -60,177 +58,22 @@ class Size(int):
         return cls(size)
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file; a key that it does not know is refused."""
 
 
 # --- both ------------------------------------------------------------------------------------------------
 
 
-class OwnEvents(_Section, frozen=True):
+class OwnEvents(Section, frozen=True):
     """``[own_events]``: events that a daemon sends about itself."""
 
     priority: Lane = "important"
 
 
-# --- agent.toml ------------------------------------------------------------------------------------------
-
-
-class SourceRule(_Section, frozen=True):
-    """``[[source.rule]]``: which frame is which event."""
-
-    name: Text | None = None
-    match: Annotated[str, Meta(max_length=10_000)] = ""
-    type: Text = "notifyd.line"
-    priority: Lane | None = None
-
-
-class Source(_Section, frozen=True):
-    """``[[source]]``: one serial port and what it prints."""
-
-    name: Name
-    port: Text
-    baudrate: Annotated[int, Meta(ge=1, le=20_000_000)] = 9600
-    bytesize: Literal[5, 6, 7, 8] = 8
-    parity: Literal["N", "E", "O", "M", "S"] = "N"
-    stopbits: float = 1
-    xonxoff: bool = False
-    rtscts: bool = False
-    encoding: Text = "ascii"
-    framing: Literal["line"] = "line"
-    silence: Duration | None = None
-    priority: Lane = "normal"
-    unmatched: Literal["send", "drop"] | None = None
-    rule: tuple[SourceRule, ...] = ()
-
-    @property
-    def sends_unmatched(self) -> bool:
-        """Whether a frame that no rule matches is sent."""
-        return self.unmatched == "send" or (self.unmatched is None and not self.rule)
-
-
-class SpoolSettings(_Section, frozen=True):
-    """``[spool]``: the durable queue of the agent."""
-
-    max_events: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 1_000_000
-
-
-class AgentConfig(_Section, frozen=True):
-    """``agent.toml``."""
-
-    source: Annotated[tuple[Source, ...], Meta(min_length=1)]
-    name: Name | None = None
-    hub: Text = "tcp:127.0.0.1:1500"
-    state: Text | None = None
-    spool: SpoolSettings = SpoolSettings()
-    own_events: OwnEvents = OwnEvents()
-
-
-# --- hub.toml --------------------------------------------------------------------------------------------
-
-Scalar = str | int | float | bool
-
-
-class HubRule(_Section, frozen=True):
-    """``[[rule]]``: which event has which priority."""
-
-    name: Text | None = None
-    type: Text | None = None
-    source: Text | None = None
-    where: dict[str, Scalar] = {}
-    priority: Priority | None = None
-    priority_from: Text | None = None
-
-
-class Listen(_Section, frozen=True):
-    """``[listen]``: endpoint strings, one a port."""
-
-    ingest: Text = "tcp:1500:interface=127.0.0.1"
-    normal: Text = "tcp:1600:interface=127.0.0.1"
-    important: Text = "tcp:1601:interface=127.0.0.1"
-    critical: Text = "tcp:1602:interface=127.0.0.1"
-    error: Text | None = None
-    all: Text | None = None
-
-    def streams(self) -> dict[str, str]:
-        """Gives the endpoint string of each subscriber stream that is served."""
-        every = {name: getattr(self, name) for name in ("normal", "important", "critical", "error", "all")}
-        return {name: endpoint for name, endpoint in every.items() if endpoint is not None}
-
-
-class Database(_Section, frozen=True):
-    """``[database]``: where the log is, and for how long it keeps an event."""
-
-    url: Text | None = None
-    retention: Duration = Duration(30 * 86_400)
-
-
-class HubOwnEvents(OwnEvents, frozen=True):
-    """``[own_events]`` of the hub."""
-
-    agent_lost_after: Duration = Duration(60)
-
-
-class Limits(_Section, frozen=True):
-    """``[limits]``: what the hub holds at most."""
-
-    max_producers: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
-    max_subscribers: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
-    stream_memory: Size = Size(64 * 2**20)
-    stall_timeout: Duration = Duration(300)
-
-
-class HubConfig(_Section, frozen=True):
-    """``hub.toml``."""
-
-    state: Text | None = None
-    default_priority: Priority = Priority.ERROR
-    listen: Listen = Listen()
-    database: Database = Database()
-    own_events: HubOwnEvents = HubOwnEvents()
-    rule: tuple[HubRule, ...] = ()
-    limits: Limits = Limits()
-
-
 # --- reading ---------------------------------------------------------------------------------------------
 
-_Config = TypeVar("_Config", AgentConfig, HubConfig)
-
-
-def parse_agent(text: str, path: str) -> AgentConfig:
-    """Reads ``agent.toml``.
-
-    Args:
-        text: the file's content.
-        path: the file's name, for messages.
-
-    Raises:
-        ConfigurationError: something in it cannot be used.
-    """
-    config = _convert(_toml(text, path), path, AgentConfig)
-    _check_state(path, config.state)
-    if config.name is not None:
-        _check_name(path, "name", config.name)
-    _check_unique(path, "source", [source.name for source in config.source])
-    _check_unique(path, "source", [source.port for source in config.source], "port")
-    for index, source in enumerate(config.source):
-        _check_source(path, f"source[{index}]", source)
-    return config
-
-
-def parse_hub(text: str, path: str) -> HubConfig:
-    """Reads ``hub.toml``; arguments and errors as of :func:`parse_agent`."""
-    config = _convert(_toml(text, path), path, HubConfig)
-    _check_state(path, config.state)
-    if config.database.url is not None:
-        try:
-            sqlite_path(config.database.url)
-        except ValueError as error:
-            raise ConfigurationError(path, "database.url", str(error)) from None
-    for index, rule in enumerate(config.rule):
-        if (rule.priority is None) == (rule.priority_from is None):
-            raise ConfigurationError(path, f"rule[{index}]", "needs either priority or priority_from")
-    return config
+Kind = TypeVar("Kind")
 
 
 def looks_like_agent(text: str) -> bool:
@@ -253,6 +96,21 @@ def state_folder(setting: str | None, environ: Mapping[str, str], daemon: str) -
     return Path(home) / daemon
 
 
+def check_database_url(url: str) -> None:
+    """Sees that ``url`` names a database of a kind that works.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not is_postgresql(url):
+        sqlite_path(url)
+
+
+def is_postgresql(url: str) -> bool:
+    """Tells whether ``url`` is a PostgreSQL connection URI (its manual, section 34.1.1.2)."""
+    return url.startswith(("postgresql://", "postgres://"))
+
+
 def sqlite_path(url: str) -> Path:
     """Gives the file that ``sqlite:///relative`` or ``sqlite:////absolute`` names.
 
@@ -261,7 +119,8 @@ def sqlite_path(url: str) -> Path:
     """
     parts = urlsplit(url)
     if parts.scheme != "sqlite":
-        raise ValueError(f"{parts.scheme or url!r} is no database that works; use sqlite:////path/to/hub.db")
+        reason = "is no database that works; use sqlite:////path/to/hub.db or postgresql://host/name"
+        raise ValueError(f"{parts.scheme or url!r} {reason}")
     if parts.netloc or not parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("expected sqlite:////absolute/path or sqlite:///relative/path")
     file = unquote(parts.path[1:])
@@ -270,7 +129,8 @@ def sqlite_path(url: str) -> Path:
     return Path(file)
 
 
-def _toml(text: str, path: str) -> dict[str, Any]:
+def read_toml(text: str, path: str) -> dict[str, Any]:
+    """Parses TOML; raises ConfigurationError."""
     try:
         return tomllib.loads(text)
     except ValueError as error:  # what tomllib itself raises, and int() for a number of thousands of digits
@@ -285,7 +145,8 @@ def _hook(kind: type, value: object) -> object:
     raise NotImplementedError(kind)
 
 
-def _convert(document: dict[str, Any], path: str, kind: type[_Config]) -> _Config:
+def convert(document: dict[str, Any], path: str, kind: type[Kind]) -> Kind:
+    """Gives a document as settings of a kind; raises ConfigurationError with the key that is wrong."""
     try:
         return msgspec.convert(document, kind, dec_hook=_hook)
     except msgspec.ValidationError as error:
@@ -313,42 +174,22 @@ def _either(kinds: re.Match[str]) -> str:
     return " or ".join(f"`{kind}`" for kind in kinds[1].split(" | ") if kind != "null")
 
 
-def _check_unique(path: str, key: str, values: Sequence[str], what: str = "name") -> None:
+def check_unique(path: str, key: str, values: Sequence[str], what: str = "name") -> None:
+    """Sees that no two entries of a list of tables share a value; raises ConfigurationError."""
     for index, value in enumerate(values):
         if value in values[:index]:
             raise ConfigurationError(path, f"{key}[{index}].{what}", f"{value!r} is taken by another {key}")
 
 
-def _check_state(path: str, state: str | None) -> None:
+def check_state(path: str, state: str | None) -> None:
+    """Sees that the state folder can be one; raises ConfigurationError."""
     if state is not None and "\0" in state:
         raise ConfigurationError(path, "state", "has a NUL")
     if state is not None and state.startswith("~") and state != "~" and not state.startswith("~/"):
         raise ConfigurationError(path, "state", "expected a path; of those with ~ only ~ itself and ~/folder")
 
 
-def _check_name(path: str, key: str, name: str) -> None:
+def check_name(path: str, key: str, name: str) -> None:
+    """Sees that a name can stand in HELLO; raises ConfigurationError."""
     if not name.isprintable():  # the hub would refuse HELLO
         raise ConfigurationError(path, key, "has characters that cannot be printed")
-
-
-def _check_source(path: str, key: str, source: Source) -> None:
-    _check_name(path, f"{key}.name", source.name)
-    if source.stopbits not in (1, 1.5, 2):
-        raise ConfigurationError(path, f"{key}.stopbits", "expected 1, 1.5 or 2")
-    if "://" in source.port:
-        raise ConfigurationError(path, f"{key}.port", "expected a device such as /dev/ttyUSB0, not a URL")
-    if "\0" in source.port:
-        raise ConfigurationError(path, f"{key}.port", "has a NUL")
-    try:
-        b"?".decode(source.encoding, "replace")
-    except (LookupError, ValueError):
-        reason = f"{source.encoding!r} is no text encoding that Python knows"
-        raise ConfigurationError(path, f"{key}.encoding", reason) from None
-    for index, rule in enumerate(source.rule):
-        if "\0" in rule.type:
-            raise ConfigurationError(path, f"{key}.rule[{index}].type", "has a NUL")
-        try:
-            re.compile(rule.match)
-        except (re.error, RecursionError, OverflowError) as error:
-            reason = f"no valid regular expression: {error}"
-            raise ConfigurationError(path, f"{key}.rule[{index}].match", reason) from None

@@ -13,7 +13,7 @@ import enum
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -82,6 +82,7 @@ _HUB_ATTRIBUTES = frozenset({"offset", "received", "rule", "reason"})
 _RAW_ATTRIBUTES = frozenset({"subject", "datacontenttype", "dataschema", "data", "data_base64"})
 _decode_strict = msgspec.json.Decoder(_Strict).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_any = msgspec.json.Decoder().decode
 _encoder = msgspec.json.Encoder()
 
 
@@ -255,9 +256,13 @@ _BEFORE_VALUE = re.compile(r"[ \t\r\n:]*")
 
 
 def _plain(raw: Raw) -> Any:
+    try:
+        return _decode_any(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        pass  # too deep, an unpaired surrogate, or a number of very many figures
     with _deep_stack():
         try:
-            return msgspec.json.decode(raw)
+            return _decode_any(raw)
         except msgspec.MsgspecError:
             return json.loads(bytes(raw), parse_int=_integer)
 
@@ -299,6 +304,34 @@ def data_object(event: Event) -> dict[str, Any]:
 def raw_data(data: Mapping[str, object]) -> Raw:
     """Encodes ``data`` of an event of one's own."""
     return Raw(_encoder.encode(data))
+
+
+def splice(data: Raw | UnsetType, added: Mapping[str, bytes], drop: Sequence[str] = ()) -> Raw:
+    """Adds members to a JSON object without encoding the others again.
+
+    Args:
+        data: the object; UNSET for none.
+        added: each member's value as JSON; it takes the place of one of the same name.
+        drop: names of members that are taken out.
+    """
+    old = b"{}" if data is UNSET else bytes(data)
+    if drop or any(b'"%b"' % name.encode() in old for name in added):
+        with _deep_stack():
+            members = _members(old)
+        kept = members.keys() - {*drop, *added}
+        inside = b",".join(_encode_name(name) + b":" + bytes(raw) for name, raw in members.items() if name in kept)
+    else:
+        inside = old[1:-1]
+    new = b",".join(_encoder.encode(name) + b":" + value for name, value in added.items())
+    between = b"," if new and inside.strip() else b""
+    return Raw(b"{" + inside + between + new + b"}")
+
+
+def _encode_name(name: str) -> bytes:
+    try:
+        return _encoder.encode(name)
+    except UnicodeEncodeError:  # an unpaired surrogate
+        return json.dumps(name).encode()
 
 
 def encode(event: Event) -> bytes:

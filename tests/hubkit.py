@@ -16,7 +16,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from notifyd import event as events
-from notifyd.config import Duration, HubRule
+from notifyd.config import Duration
+from notifyd.config_hub import HubRule
 from notifyd.event import Priority
 from notifyd.hub.agents import AgentWatch
 from notifyd.hub.backplane import Backplane

@@ -10,16 +10,17 @@ import msgspec
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from notifyd import config
+from notifyd import config_agent
+from notifyd.config import Duration
 from notifyd.event import Event, data_object
 
 HANG_S = 20
 
 
-def settings(port: str | Path = "/dev/fake", **keys: Any) -> config.Source:
+def settings(port: str | Path = "/dev/fake", **keys: Any) -> config_agent.Source:
     """A source as the configuration file gives it."""
     table = {"name": "panel", "port": str(port), **keys}
-    return msgspec.convert(table, config.Source, dec_hook=lambda _, value: config.Duration.parse(value))
+    return msgspec.convert(table, config_agent.Source, dec_hook=lambda _, value: Duration.parse(value))
 
 
 class Sink:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from notifyd.config import parse_hub
+from notifyd.config_hub import parse_hub
 from notifyd.event import Priority, decode
 from notifyd.hub.classify import Classifier, Decision
 

@@ -19,7 +19,8 @@ from twisted.internet.task import Clock
 from twisted.python import usage
 
 from notifyd import daemon
-from notifyd.config import ConfigurationError, parse_hub
+from notifyd.config import ConfigurationError
+from notifyd.config_hub import parse_hub
 from notifyd.daemon import STOP_TIMEOUT_S, Daemon, DaemonOptions, notify_systemd, read_configuration
 from notifyd.database import StateError
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from notifyd import config, event, wire
+from notifyd import config_agent, config_hub, event, wire
 from notifyd.agent import framing, notices, pending, serialport, uplink
 from notifyd.ctl.main import COMMANDS, notifyctl
 from notifyd.database import migrate
@@ -59,8 +59,8 @@ def _source(*parts: str) -> str:
 def test_configuration_in_the_documents_is_accepted(path: Path) -> None:
     """What a person copies works; the first line of each block says which file it is of."""
     parsers: dict[str, Callable[[str, str], Any]] = {
-        "# agent.toml": config.parse_agent,
-        "# hub.toml": config.parse_hub,
+        "# agent.toml": config_agent.parse_agent,
+        "# hub.toml": config_hub.parse_hub,
     }
     for block in _blocks(path, "toml"):
         parsers[block.splitlines()[0]](block, path.name)
@@ -69,7 +69,7 @@ def test_configuration_in_the_documents_is_accepted(path: Path) -> None:
 def test_the_readme_shows_how_a_device_is_configured() -> None:
     """The first device of a new user has a name, a port that stays the same, and a rule."""
     (block,) = _blocks(README, "toml")
-    (source,) = config.parse_agent(block, "README.md").source
+    (source,) = config_agent.parse_agent(block, "README.md").source
     assert source.port.startswith("/dev/serial/by-id/")
     assert [rule.priority for rule in source.rule] == ["critical"]
 
@@ -220,7 +220,7 @@ def test_reasons_of_a_port_are_as_documented() -> None:
 
 # --- numbers -------------------------------------------------------------------------------------------
 
-LIMITS = config.Limits()
+LIMITS = config_hub.Limits()
 MIB = 2**20
 
 
@@ -250,16 +250,16 @@ MIB = 2**20
         (PROTOCOL, "It is 1 MiB", wire.WINDOW / MIB),
         (PROTOCOL, "left of 32 MiB", ingest.WINDOW_BUDGET / MIB),
         (PROTOCOL, "`stall_timeout`, 5 minutes", LIMITS.stall_timeout / 60),
-        (OPERATIONS, "`max_events`, 1,000,000", config.SpoolSettings().max_events),
+        (OPERATIONS, "`max_events`, 1,000,000", config_agent.SpoolSettings().max_events),
         (OPERATIONS, "`stream_memory`, 64 MiB", LIMITS.stream_memory / MIB),
         (OPERATIONS, "written | 16 MiB", pending.MAX_BYTES / MIB),
         (OPERATIONS, "without `HELLO` | 16 MiB", ingest.PLAIN_BUDGET / MIB),
         (OPERATIONS, "windows of all producers with `HELLO` | 32 MiB", ingest.WINDOW_BUDGET / MIB),
-        (OPERATIONS, "`retention` (30 days)", config.Database().retention / 86_400),
-        (OPERATIONS, "`agent_lost_after` (60 s)", config.HubOwnEvents().agent_lost_after),
+        (OPERATIONS, "`retention` (30 days)", config_hub.Database().retention / 86_400),
+        (OPERATIONS, "`agent_lost_after` (60 s)", config_hub.HubOwnEvents().agent_lost_after),
         (OPERATIONS, "for 24 hours", retention.DISTRUST_S / 3600),
         (OPERATIONS, "deleted in one commit | 1,000", retention.EXPIRE_AT_ONCE),
-        (README, "(30 days)", config.Database().retention / 86_400),
+        (README, "(30 days)", config_hub.Database().retention / 86_400),
     ],
 )
 def test_a_limit_has_the_number_that_is_documented(path: Path, text: str, value: float) -> None:

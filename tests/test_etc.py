@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from notifyd import config
+from notifyd import config_agent, config_hub
 from tests.tools import require_tool
 
 ETC = Path(__file__).parent.parent / "etc"
@@ -28,7 +28,7 @@ def _keys(kind: Any) -> set[str]:
     """Gives every key that a configuration knows, at any depth."""
     found: set[str] = set()
     for field in msgspec.structs.fields(kind):
-        found.add(field.name)
+        found.add(field.encode_name)
         for inner in (field.type, *getattr(field.type, "__args__", ()), *_item_types(field.type)):
             if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
                 found |= _keys(inner)
@@ -40,18 +40,23 @@ def _item_types(kind: Any) -> list[Any]:
     return [item for argument in getattr(kind, "__args__", ()) for item in getattr(argument, "__args__", ())]
 
 
+def _of_one_decision(text: str) -> str:
+    """Leaves out what excludes the example's priority."""
+    return re.sub(r"^(priority_from|drop) = .*$", "", text, flags=re.MULTILINE)
+
+
 def test_the_files_can_be_used_as_they_are() -> None:
     """The agent's with its one example source, the hub's with its defaults."""
-    agent = config.parse_agent((ETC / "agent.toml").read_text(), "agent.toml")
+    agent = config_agent.parse_agent((ETC / "agent.toml").read_text(), "agent.toml")
     assert len(agent.source) == 1
     assert agent.source[0].sends_unmatched
-    assert config.parse_hub((ETC / "hub.toml").read_text(), "hub.toml") == config.HubConfig()
+    assert config_hub.parse_hub((ETC / "hub.toml").read_text(), "hub.toml") == config_hub.HubConfig()
 
 
 def test_what_is_commented_out_in_the_agents_file_is_the_default() -> None:
     """Taking the "#" off changes nothing, but for what has no fixed default."""
-    shown = config.parse_agent((ETC / "agent.toml").read_text(), "agent.toml")
-    full = config.parse_agent(_uncommented("agent.toml"), "agent.toml")
+    shown = config_agent.parse_agent((ETC / "agent.toml").read_text(), "agent.toml")
+    full = config_agent.parse_agent(_uncommented("agent.toml"), "agent.toml")
     assert (full.name, full.state, full.source[0].silence) == ("ward3", "/var/lib/notify-agent", 90)
     source = msgspec.structs.replace(full.source[0], silence=None)
     assert msgspec.structs.replace(full, name=None, state=None, source=(source,)) == shown
@@ -59,8 +64,8 @@ def test_what_is_commented_out_in_the_agents_file_is_the_default() -> None:
 
 def test_what_is_commented_out_in_the_hubs_file_is_the_default() -> None:
     """Taking the "#" off changes nothing, but for what has no fixed default."""
-    text = re.sub(r"^priority_from = .*$", "", _uncommented("hub.toml"), flags=re.MULTILINE)
-    full = config.parse_hub(text, "hub.toml")
+    text = _of_one_decision(_uncommented("hub.toml"))
+    full = config_hub.parse_hub(text, "hub.toml")
     assert (full.state, full.listen.error, full.listen.all) == (
         "/var/lib/notify-hub",
         "tcp:1603:interface=127.0.0.1",
@@ -68,7 +73,11 @@ def test_what_is_commented_out_in_the_hubs_file_is_the_default() -> None:
     )
     assert full.database.url == "sqlite:////var/lib/notify-hub/hub.db"
     assert [rule.name for rule in full.rule] == ["intensive care"]
-    defaults = config.HubConfig()
+    lookup, suppress = full.lookup[0], full.suppress[0]
+    assert (lookup.cache, lookup.cache_entries, lookup.timeout) == (60, 10_000, 2)
+    assert full.filter == config_hub.Filter(factory="mypackage.module:name")
+    assert suppress.window == config_hub.Suppress().window
+    defaults = config_hub.HubConfig()
     assert full.own_events == defaults.own_events
     assert full.limits == defaults.limits
     assert full.database.retention == defaults.database.retention
@@ -76,13 +85,17 @@ def test_what_is_commented_out_in_the_hubs_file_is_the_default() -> None:
     assert full.default_priority == defaults.default_priority
 
 
-@pytest.mark.parametrize(("name", "kind"), [("agent.toml", config.AgentConfig), ("hub.toml", config.HubConfig)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("agent.toml", config_agent.AgentConfig), ("hub.toml", config_hub.HubConfig)]
+)
 def test_every_setting_is_shown(name: str, kind: Any) -> None:
     """Nobody has to look for a setting elsewhere."""
     text = _uncommented(name)
-    missing = {key for key in _keys(kind) if not re.search(rf"^(\[+[a-z.]*)?{key}( = |\])", text, re.MULTILINE)}
+    # A table has its line, a key its line or a place in a table that is written in one.
+    shown = r'^(\[+[a-z.]*)?{key}( = |\])|[{{,] "?{key}"? = '
+    missing = {key for key in _keys(kind) if not re.search(shown.format(key=re.escape(key)), text, re.MULTILINE)}
     assert missing == set()
-    tomllib.loads(re.sub(r"^priority_from = .*$", "", text, flags=re.MULTILINE))
+    tomllib.loads(text)
 
 
 @pytest.mark.parametrize("daemon", ["agent", "hub"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from notifyd.config import HubRule
+from notifyd.config_hub import HubRule
 from notifyd.event import Priority
 from notifyd.hub import pipeline as pipeline_module
 from tests.hubkit import T0, Hub, hello, line, payload, spooled

@@ -12,7 +12,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "notifyd"
-PURE = ["event.py", "wire.py", "config.py", "hub/classify.py", "agent/framing.py", "agent/rules.py"]
+PURE = [
+    "event.py",
+    "wire.py",
+    "config.py",
+    "config_agent.py",
+    "config_hub.py",
+    "hub/draft.py",
+    "hub/classify.py",
+    "agent/framing.py",
+    "agent/rules.py",
+]
 IO = {"twisted", "socket", "subprocess", "threading", "asyncio", "sqlite3", "select", "os", "io", "shutil", "tempfile"}
 IO_CALLS = {"open", "print", "input", "read_text", "read_bytes", "write_text", "write_bytes", "exists", "stat", "mkdir"}
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifyd import config
+from notifyd import config_agent
 from notifyd.agent.framing import MAX_FRAME, Frame
 from notifyd.agent.own import AGENT, own_event
 from notifyd.agent.rules import Rules
@@ -22,10 +22,10 @@ from notifyd.wire import MAX_LINE
 READ_AT = 1_795_384_923.123456
 
 
-def source(toml: str = "", **keys: Any) -> config.Source:
+def source(toml: str = "", **keys: Any) -> config_agent.Source:
     """A source as the configuration file gives it."""
     table = tomllib.loads(toml)
-    return msgspec.convert({"name": "panel", "port": "/dev/ttyS0", **table, **keys}, config.Source)
+    return msgspec.convert({"name": "panel", "port": "/dev/ttyS0", **table, **keys}, config_agent.Source)
 
 
 def sent(event: Event | None) -> Event:

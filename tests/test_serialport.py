@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
-from notifyd import config
+from notifyd import config_agent
 from notifyd.agent.device import LineErrors
 from notifyd.agent.framing import LineFramer
 from notifyd.agent.serialport import MAX_DELAY_S, STEADY_S, SerialSource
@@ -68,7 +68,7 @@ class Rig:
             now=lambda: WALL + self.clock.seconds(),
         )
 
-    def open(self, protocol: Any, _settings: config.Source, _reactor: Any) -> FakePort:
+    def open(self, protocol: Any, _settings: config_agent.Source, _reactor: Any) -> FakePort:
         self.tries.append(self.clock.seconds())
         if self.fault is not None:
             raise self.fault

@@ -21,7 +21,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.serialport import SerialPort
 from twisted.python.failure import Failure
 
-from notifyd import config
+from notifyd import config_agent
 
 READ_LIMIT = 64 * 1024
 """Bytes read from a port at once: other ports have their turn after that."""
@@ -53,7 +53,7 @@ class OpenPort(Interface):
         ...
 
 
-def open_port(protocol: Protocol, settings: config.Source, reactor: Any) -> OpenPort:
+def open_port(protocol: Protocol, settings: config_agent.Source, reactor: Any) -> OpenPort:
     """Opens a port and connects ``protocol`` to it.
 
     Raises:

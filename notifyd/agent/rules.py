@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from notifyd import config
+from notifyd import config_agent
 from notifyd.agent.framing import Frame
 from notifyd.event import Event, encode, format_time, raw_data
 from notifyd.wire import MAX_LINE
@@ -42,7 +42,7 @@ class Rules:
         unmatched: how many frames no rule matched and ``unmatched = "drop"`` left out.
     """
 
-    def __init__(self, source: config.Source, agent_name: str) -> None:
+    def __init__(self, source: config_agent.Source, agent_name: str) -> None:
         self.unmatched = 0
         self._source = f"/{agent_name}/{source.name}"
         self._encoding = source.encoding
@@ -72,7 +72,7 @@ class Rules:
             return None
         return self._event(self._otherwise, frame, line, {}, intact, read_at)
 
-    def _rule(self, rule: config.SourceRule, source: config.Source) -> _Outcome:
+    def _rule(self, rule: config_agent.SourceRule, source: config_agent.Source) -> _Outcome:
         pattern = re.compile(rule.match)
         outcome = self._outcome(rule.type, rule.priority or source.priority)
         return msgspec.structs.replace(outcome, search=pattern.search, has_fields=bool(pattern.groupindex))

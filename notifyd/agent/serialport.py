@@ -18,7 +18,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from notifyd import config
+from notifyd import config_agent
 from notifyd.agent.device import LineErrors, OpenPort, explain, open_port
 from notifyd.agent.framing import Frame, Framer, LineFramer
 from notifyd.agent.own import own_event
@@ -37,7 +37,7 @@ STEADY_S = 2.0
 LINE_ERRORS_EVERY_S = 60.0
 """How often the driver is asked whether bytes were lost."""
 
-Opener = Callable[[Protocol, config.Source, Any], OpenPort]
+Opener = Callable[[Protocol, config_agent.Source, Any], OpenPort]
 
 
 class SerialSource(service.Service):
@@ -63,7 +63,7 @@ class SerialSource(service.Service):
     def __init__(
         self,
         reactor: Any,
-        settings: config.Source,
+        settings: config_agent.Source,
         agent: str,
         own_priority: str,
         put: Callable[[Event], None],

@@ -15,7 +15,8 @@ from notifyd import config
 from notifyd.agent.serialport import SerialSource
 from notifyd.agent.spool import Spool
 from notifyd.agent.uplink import Uplink
-from notifyd.config import AgentConfig, ConfigurationError
+from notifyd.config import ConfigurationError
+from notifyd.config_agent import AgentConfig, parse_agent
 from notifyd.daemon import Daemon, DaemonOptions, use_monotonic_clock
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_client
@@ -30,7 +31,7 @@ FLUSH_S = 3.0
 
 def parse_config(text: str, path: str) -> AgentConfig:
     """Reads ``agent.toml`` and checks its endpoint too; raises ConfigurationError."""
-    settings = config.parse_agent(text, path)
+    settings = parse_agent(text, path)
     try:
         check_client(settings.hub)
     except ValueError as error:

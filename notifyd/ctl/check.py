@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-from notifyd.config import AgentConfig, ConfigurationError, HubConfig, looks_like_agent, parse_agent, parse_hub
+from notifyd.config import ConfigurationError, looks_like_agent
+from notifyd.config_agent import AgentConfig, parse_agent
+from notifyd.config_hub import HubConfig, parse_hub
 from notifyd.ctl.say import CommandError, printable
 from notifyd.daemon import read_configuration
 from notifyd.endpoints import check_client, check_server

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import click
 from twisted.internet import endpoints
 
-from notifyd import config
+from notifyd.config import ConfigurationError
+from notifyd.config_hub import parse_hub
 from notifyd.ctl.say import CommandError
 from notifyd.daemon import read_configuration
 from notifyd.endpoints import check_server
@@ -81,8 +82,8 @@ def find(ports: Iterable[str], hub: str | None, config_path: str | None) -> dict
     if hub is not None:
         raise click.UsageError("--hub and --config exclude each other", click.get_current_context(silent=True))
     try:
-        listen = read_configuration(config_path, config.parse_hub).listen
-    except config.ConfigurationError as error:
+        listen = read_configuration(config_path, parse_hub).listen
+    except ConfigurationError as error:
         raise CommandError(str(error)) from None
     return {port: _from_listener(config_path, port, getattr(listen, port)) for port in ports}
 

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import UNSET
 
 from notifyd import event as events
-from notifyd.config import HubRule
+from notifyd.config_hub import HubRule
 from notifyd.event import HINTS, Event, Priority
 
 _PRIORITIES = {priority.value: priority for priority in Priority}

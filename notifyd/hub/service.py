@@ -8,8 +8,9 @@ from typing import Any
 from twisted.internet import defer, endpoints
 from twisted.internet.task import deferLater
 
-from notifyd import config
-from notifyd.config import ConfigurationError, HubConfig
+from notifyd import config, config_hub
+from notifyd.config import ConfigurationError
+from notifyd.config_hub import HubConfig
 from notifyd.daemon import Daemon, DaemonOptions, use_monotonic_clock
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_server, is_exposed
@@ -31,7 +32,7 @@ FAREWELL_S = 1.0
 
 def parse_config(text: str, path: str) -> HubConfig:
     """Reads ``hub.toml`` and checks its endpoints too; raises ConfigurationError."""
-    settings = config.parse_hub(text, path)
+    settings = config_hub.parse_hub(text, path)
     for name, endpoint in {"ingest": settings.listen.ingest, **settings.listen.streams()}.items():
         try:
             check_server(endpoint)

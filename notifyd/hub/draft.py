@@ -1,0 +1,96 @@
+"""A draft: an event on its way through the hub's pipeline, from its line to its place in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from notifyd import event as events
+from notifyd.event import HINTS, Event
+
+ABSENT = object()
+"""What :meth:`Draft.value` gives where nothing stands."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Draft:
+    """An event, what the hub has found out about it, and what it will be stored as.
+
+    Args:
+        event: as it was decoded; its ``priority`` is the producer's hint.
+    """
+
+    __slots__ = ("_context", "_data", "_disowned", "event", "hint", "unavailable")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        hint = event.priority
+        self.hint: str | None = hint if hint is not UNSET and hint in HINTS else None
+        self.unavailable: list[str] = []
+        self._data: dict[str, Any] | None = None
+        self._context: dict[str, bytes] | None = None  # each value as JSON
+        self._disowned = False
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The event's data, parsed when it is first asked for; ``context`` in it grows with :meth:`add_context`."""
+        data = self._data
+        if data is None:
+            data = self._data = events.data_object(self.event)
+        return data
+
+    def value(self, path: Sequence[str]) -> Any:
+        """Gives what stands at a path in the data, :data:`ABSENT` where nothing does; a figure counts into a list."""
+        value: Any = self.data
+        for step in path:
+            if isinstance(value, Mapping) and step in value:
+                value = value[step]
+            elif isinstance(value, list) and step.isascii() and step.isdigit() and int(step[:9]) < len(value):
+                value = value[int(step[:9])]
+            else:
+                return ABSENT
+        return value
+
+    def disown_context(self) -> None:
+        """Takes out ``context`` and ``unavailable`` that the producer put into the data: they are the hub's to say."""
+        data = self.data
+        if "context" in data or "unavailable" in data:
+            self._disowned = True
+            data.pop("context", None)
+            data.pop("unavailable", None)
+
+    def add_context(self, name: str, value: Any, encoded: bytes) -> None:
+        """Adds what a lookup found, or the operator's own code, to ``data.context``.
+
+        Args:
+            name: its key.
+            value: what JSON can hold.
+            encoded: the same as JSON.
+        """
+        if self._context is None:
+            self._context = {}
+            self.data["context"] = {}
+        self._context[name] = encoded
+        self.data["context"][name] = value
+
+    def write_data(self, *, leave_out_context: bool = False) -> None:
+        """Writes what was added into the event's data; everything else in it stays as the producer wrote it.
+
+        Args:
+            leave_out_context: for a line that would be too long with it; ``truncated`` says so.
+        """
+        added: dict[str, bytes] = {}
+        if self._context is not None and not leave_out_context:
+            members = b",".join(_encode(name) + b":" + value for name, value in self._context.items())
+            added["context"] = b"{" + members + b"}"
+        if self.unavailable:
+            added["unavailable"] = _encode(self.unavailable)
+        if leave_out_context:
+            added["truncated"] = b"true"
+        if added or self._disowned:
+            drop = ("context", "unavailable") if self._disowned or leave_out_context else ()
+            self.event.data = events.splice(self.event.data, added, drop)
