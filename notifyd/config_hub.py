@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
+from notifyd import sqltext
 from notifyd.config import (
     ConfigurationError,
     Duration,
@@ -18,6 +19,7 @@ from notifyd.config import (
     check_state,
     check_unique,
     convert,
+    is_postgresql,
     read_toml,
 )
 from notifyd.event import Event, Priority
@@ -156,6 +158,10 @@ def parse_hub(text: str, path: str) -> HubConfig:
     for index, lookup in enumerate(config.lookup):
         if lookup.database is not None:
             _check_url(path, f"lookup[{index}].database", lookup.database)
+        try:
+            sqltext.parse(lookup.sql, postgresql=is_postgresql(lookup.database or config.database.url or ""))
+        except ValueError as error:
+            raise ConfigurationError(path, f"lookup[{index}].sql", str(error)) from None
         _check_conditions(path, f"lookup[{index}]", lookup)
     for index, rule in enumerate(config.rule):
         _check_rule(path, f"rule[{index}]", rule)

@@ -1,4 +1,4 @@
-"""SQLite through adbapi: pools, migrations, the lock of a state folder, and what an error means.
+"""SQLite through adbapi; migrations, the lock of a state folder, and what an error of a database means.
 
 Durability: WAL with ``synchronous=FULL`` syncs the write-ahead log at each commit
 (https://www.sqlite.org/pragma.html#pragma_synchronous).
@@ -41,6 +41,8 @@ class Fault(enum.Enum):
     AWAY = "away"  # try again later: locked, full, not readable just now
     REFUSED = "refused"  # the data: will be refused again
     CORRUPT = "corrupt"  # the file: no retry helps
+    FOREIGN = "foreign"  # the tables: missing, or another program's
+    DENIED = "denied"  # the user: has not the rights
 
 
 _REFUSED = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
@@ -112,12 +114,13 @@ def interact(pool: adbapi.ConnectionPool, work: Callable[[sqlite3.Cursor], T]) -
     return result
 
 
-def migrate(cursor: sqlite3.Cursor, migrations: Sequence[str]) -> None:
+def migrate(cursor: Any, migrations: Sequence[str], begin: str = "BEGIN IMMEDIATE") -> None:
     """Brings the schema to the newest version; each migration is one transaction.
 
     Args:
         cursor: outside of any transaction.
         migrations: SQL scripts without transaction statements; the first makes version 1.
+        begin: begins a transaction that writes; empty where the driver does so itself.
 
     Raises:
         NewerSchemaError: the database is of a version that is not known here.
@@ -125,7 +128,8 @@ def migrate(cursor: sqlite3.Cursor, migrations: Sequence[str]) -> None:
     cursor.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
     cursor.connection.commit()
     while True:
-        cursor.execute("BEGIN IMMEDIATE")
+        if begin:
+            cursor.execute(begin)
         version = cursor.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()[0]
         if version > len(migrations):
             cursor.connection.rollback()
@@ -139,7 +143,7 @@ def migrate(cursor: sqlite3.Cursor, migrations: Sequence[str]) -> None:
             if statement.strip():
                 cursor.execute(statement)
         cursor.execute("DELETE FROM schema_version")
-        cursor.execute("INSERT INTO schema_version (version) VALUES (?)", (version + 1,))
+        cursor.execute(f"INSERT INTO schema_version (version) VALUES ({version + 1:d})")  # noqa: S608 - a number
         cursor.connection.commit()
 
 

@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -345,6 +346,36 @@ def encode(event: Event) -> bytes:
 
 
 _FIELDS_IN_ORDER = Event.__struct_fields__
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Attributes that are encoded once and added to many events."""
+
+    members: Mapping[str, bytes] = field(hash=False)
+    ending: bytes
+
+
+def encode_attributes(values: Mapping[str, str | int | bool]) -> Attributes:
+    """Encodes attributes for :func:`add_attributes`: at least one, ``subject`` or such that notifyd does not know."""
+    # An integer of any size, which the encoder does not take.
+    members = {name: str(v).encode() if type(v) is int else _encoder.encode(v) for name, v in values.items()}
+    return Attributes(members, b"".join(b',"%b":%b' % (name.encode(), value) for name, value in members.items()) + b"}")
+
+
+def add_attributes(line: bytes, event: Event, attributes: Attributes) -> bytes:
+    """Adds attributes to an event's line; they take the place of what the producer gave those names.
+
+    Args:
+        line: what :func:`encode` gave for ``event``.
+        event: the event.
+        attributes: what is added.
+    """
+    members = attributes.members
+    doubled = event.subject is not UNSET and "subject" in members
+    if doubled or (isinstance(event, _ExtendedEvent) and not members.keys().isdisjoint(event.extensions)):
+        return bytes(splice(Raw(line), members))
+    return line[:-1] + attributes.ending
 
 
 def quote_line(line: bytes) -> dict[str, object]:

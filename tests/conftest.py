@@ -14,6 +14,8 @@ from twisted.logger import formatEvent, globalLogPublisher
 from notifyd import database
 from notifyd.agent.spool import Spool
 from tests.hubkit import Hub
+from tests.logs import Logs
+from tests.postgres import postgres, postgres_server, postgres_url  # noqa: F401 - fixtures
 from tests.spooling import Log, bounded, make_spool, scheduled
 
 
@@ -52,6 +54,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[Any]:
+    """Undoes what pytest-twisted does to a test of hypothesis, which it would do again for the next parameter."""
+    handle = getattr(pyfuncitem.obj, "hypothesis", None)
+    inner = getattr(handle, "inner_test", None)
+    try:
+        return (yield)  # type: ignore[no-any-return]
+    finally:
+        if handle is not None:
+            handle.inner_test = inner
+
+
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[Logged]:
     """Fails a test that logs a failure, loses a Deferred's error, or leaves a delayed call behind."""
@@ -72,15 +86,23 @@ def logged() -> Iterator[Logged]:
         pytest.fail("\n".join(problems))
 
 
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def logs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Logs:
+    """Logs of each kind."""
+    server = None if request.param == "sqlite" else request.getfixturevalue("postgres_server")
+    return Logs(tmp_path_factory, server)
+
+
 @pytest.fixture
-def make_hub(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
+def make_hub(logs: Logs) -> Iterator[Callable[..., Hub]]:
     """Makes hubs on one database, one after the other, and closes them."""
+    make_one = logs.fresh()
     made: list[Hub] = []
 
     def make(**settings: Any) -> Hub:
         if made:
             made[-1].close()
-        made.append(Hub(tmp_path, **settings))
+        made.append(make_one(**settings))
         return made[-1]
 
     yield make

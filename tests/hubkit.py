@@ -1,15 +1,15 @@
-"""A hub on real SQLite whose clock, database answers and transports obey the test; nothing in it waits."""
+"""A hub on a real database whose clock, database answers and transports obey the test; nothing in it waits."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
+import psycopg
 from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -17,19 +17,21 @@ from twisted.python.failure import Failure
 
 from notifyd import event as events
 from notifyd.config import Duration
-from notifyd.config_hub import HubRule
-from notifyd.event import Priority
+from notifyd.config_hub import parse_hub
 from notifyd.hub.agents import AgentWatch
+from notifyd.hub.backend import open_backend
 from notifyd.hub.backplane import Backplane
-from notifyd.hub.classify import Classifier
 from notifyd.hub.clients import Clients
 from notifyd.hub.ingest import IngestFactory
+from notifyd.hub.intake import Counters, Intake
 from notifyd.hub.log import EventLog
 from notifyd.hub.pipeline import Pipeline
 from notifyd.hub.producer import IngestProtocol
 from notifyd.hub.readback import Reader
 from notifyd.hub.service import _refused
+from notifyd.hub.settle import Settler
 from notifyd.hub.spools import Spools
+from notifyd.hub.stages import make_stages
 from notifyd.hub.subscriber import SubscriberProtocol
 from notifyd.hub.subscribers import Crowd, SubscriberFactory
 
@@ -70,7 +72,7 @@ class Pool:
     it is committed, but the answer is lost.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.faults: list[Any] = []
         self.held = False
@@ -92,22 +94,37 @@ class Pool:
         fault = self.faults.pop(0) if self.faults else None
         try:
             if isinstance(fault, Exception):
-                raise fault
+                raise self.translate(fault)
             answer = work(self.connection.cursor())
             self.connection.commit()
             if fault is not None:
-                raise fault[1]
-        except Exception:  # noqa: BLE001 - it goes to whoever waits for the answer
+                raise self.translate(fault[1])
+        except BaseException:  # noqa: BLE001 - it goes to whoever waits for the answer
             self.connection.rollback()
             done.errback(Failure())
         else:
             done.callback(answer)
+
+    def translate(self, fault: Exception) -> Exception:
+        """Gives what the connection's driver raises in such a case."""
+        if isinstance(self.connection, sqlite3.Connection) or not isinstance(fault, sqlite3.Error):
+            return fault
+        kinds = {
+            LOCKED.sqlite_errorcode: psycopg.OperationalError("the connection is lost"),
+            CORRUPT.sqlite_errorcode: psycopg.errors.DataCorrupted("invalid page"),
+            sqlite3.SQLITE_NOTADB: psycopg.errors.IndexCorrupted("index contains corrupted page"),
+            REFUSED.sqlite_errorcode: psycopg.errors.CheckViolation("check constraint"),
+        }
+        return kinds[fault.sqlite_errorcode]
 
     def release(self) -> None:
         """Holds no more, and runs what waits."""
         self.held = False
         while self.waiting:
             self.step()
+
+    def cut(self, busy_s: float) -> None:
+        """Nothing is in its one thread for long."""
 
     def close(self) -> None:
         self.closed = True
@@ -231,13 +248,44 @@ class Peer:
         return [json.loads(line)["id"] for line in self.lines()]
 
 
+class TestBackend:
+    """A real backend whose pools are in the test's hand, on one connection.
+
+    Args:
+        folder: where its database is.
+        url: of the database, if it is not the file there.
+    """
+
+    __test__ = False
+
+    def __init__(self, folder: Path, url: str | None) -> None:
+        self.real = open_backend(url, folder)
+        if url is None:
+            self.connection: Any = sqlite3.connect(folder / "hub.db")
+            self.connection.execute("PRAGMA synchronous=OFF")
+            self.connection.execute("PRAGMA journal_mode=MEMORY")
+        else:
+            self.connection = psycopg.connect(url)
+        self.writes, self.reads = Pool(self.connection), Pool(self.connection)
+
+    def open_writer(self, reactor: Any) -> Any:
+        return self.writes
+
+    def open_reader(self, reactor: Any, threads: int) -> Any:
+        return self.reads
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
 class Hub:
     """Everything of the hub but its ports and its retention.
 
     Args:
         folder: where its database is.
-        rules: of ``hub.toml``.
-        default: its ``default_priority``.
+        url: of its database, if it is not in the folder.
+        toml: what ``hub.toml`` says of lookups, rules, the filter and suppression.
+        filter_object: what the filter's factory would make.
         stream_memory: its limit of the backplane.
         max_producers: its limit.
         max_subscribers: its limit.
@@ -246,9 +294,10 @@ class Hub:
     def __init__(
         self,
         folder: Path,
+        url: str | None = None,
         *,
-        rules: Sequence[HubRule] = (),
-        default: Priority = Priority.ERROR,
+        toml: str = "",
+        filter_object: object = None,
         stream_memory: int = 2**20,
         max_producers: int = 100,
         max_subscribers: int = 100,
@@ -258,33 +307,48 @@ class Hub:
         self.clock = Clock()
         self.start = start
         self.failed: list[Any] = []
-        connection = sqlite3.connect(self.path)
-        connection.execute("PRAGMA synchronous=OFF")
-        connection.execute("PRAGMA journal_mode=MEMORY")
-        self.connection = connection
-        self.writes, self.reads = Pool(connection), Pool(connection)
-        self.log = EventLog(self.path, self.clock, _refused, self.now)
+        self.backend: Any = TestBackend(folder, url)
+        self.connection = self.backend.connection
+        self.writes, self.reads = self.backend.writes, self.backend.reads
+        self.log = EventLog(self.backend, self.clock, _refused, self.now)
         try:
-            with mock.patch("notifyd.hub.log.open_pool", return_value=self.writes):
-                self.memory = result(self.log.open())
+            self.memory = result(self.log.open())
         except BaseException:
-            connection.close()
+            self.connection.close()
             raise
-        with mock.patch("notifyd.hub.readback.open_pool", return_value=self.reads):
-            self.reader = Reader(self.path, self.clock)
+        self.reader = Reader(self.backend, self.clock)
         self.backplane = Backplane(STREAMS, self.memory.last, stream_memory)
         self.spools = Spools(self.log.positions)
+        self.counters = Counters()
+        self.stages = make_stages(
+            parse_hub(toml, "hub.toml"),
+            folder,
+            reactor=self.clock,
+            tell=lambda *told: self.pipeline.own_event(*told),
+            filter_object=filter_object,
+            windows=self.memory.windows,
+        )
         self.pipeline = Pipeline(
             self.clock,
             log=self.log,
-            classifier=Classifier(rules, default),
+            intake=Intake(self.counters),
+            enricher=self.stages.enricher,
+            own_code=self.stages.own_code,
+            settler=Settler(
+                classifier=self.stages.classifier,
+                suppressor=self.stages.suppressor,
+                unclassified=self.stages.unclassified,
+                counters=self.counters,
+                last=self.memory.last,
+            ),
+            suppressor=self.stages.suppressor,
             backplane=self.backplane,
             spools=self.spools,
-            last=self.memory.last,
             own_priority="important",
             fail=self.failed.append,
             now=self.now,
         )
+        self.pipeline.start()
         self.clients = self.pipeline.clients = Clients(self.memory.clients, self.pipeline.wake)
         self.agents = AgentWatch(
             self.clock, Duration(60), self.memory.agents, self.pipeline.own_event, self.pipeline.agent_state
@@ -336,9 +400,13 @@ class Hub:
         assert peer.lines()[-1] == b"ACK %d" % len(ids)
         peer.lose()
 
-    def rows(self, columns: str = "id", where: str = "1") -> list[Any]:
+    def execute(self, sql: str, *arguments: object) -> Any:
+        """Runs a statement, whose parameters are written ``?``, in the connection that all pools share."""
+        return self.connection.execute(self.backend.sql(sql), arguments)
+
+    def rows(self, columns: str = "id", where: str = "1 = 1") -> list[Any]:
         """Gives what table ``event`` holds."""
-        rows = self.connection.execute(f'SELECT {columns} FROM event WHERE {where} ORDER BY "offset"').fetchall()
+        rows = self.execute(f'SELECT {columns} FROM event WHERE {where} ORDER BY "offset"').fetchall()
         return [row[0] if len(row) == 1 else row for row in rows]
 
     def close(self) -> None:
@@ -348,6 +416,8 @@ class Hub:
         for peer in self.peers:
             peer.lose()
         self.agents.stop()
+        pending(self.pipeline.stop())
+        result(self.stages.stop())
         self.log.close()
         self.connection.close()
 

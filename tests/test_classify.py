@@ -9,13 +9,14 @@ import pytest
 
 from notifyd.config_hub import parse_hub
 from notifyd.event import Priority, decode
-from notifyd.hub.classify import Classifier, Decision
+from notifyd.hub.classify import Classifier, Decision, Explanation
+from notifyd.hub.draft import Draft
 
 
 def decide(rules: str, default: Priority = Priority.ERROR, **attributes: Any) -> Decision:
     """Classifies an event by rules as they stand in hub.toml."""
     event = decode(json.dumps({"id": "1", "source": "/ward3/panel", "type": "panel.alarm", **attributes}).encode())
-    return Classifier(parse_hub(rules, "hub.toml").rule, default).classify(event)
+    return Classifier(parse_hub(rules, "hub.toml").rule, default).classify(Draft(event))
 
 
 def matches(conditions: str, **attributes: Any) -> bool:
@@ -138,9 +139,9 @@ def test_data_with_surrogates_and_huge_numbers_can_be_asked() -> None:
     rules = parse_hub(
         '[[rule]]\npriority="normal"\nwhere={c=7,b=0}\n[[rule]]\npriority="critical"\nwhere={c=7}', "f"
     ).rule
-    assert Classifier(rules, Priority.ERROR).classify(decode(line)).rule == "rule 2"
+    assert Classifier(rules, Priority.ERROR).classify(Draft(decode(line))).rule == "rule 2"
     deep = b'{"id":"1","source":"/a","type":"t","data":{"a":' + b"[" * 990 + b"]" * 990 + b',"c":7}}'
-    assert Classifier(rules, Priority.ERROR).classify(decode(deep)).rule == "rule 2"
+    assert Classifier(rules, Priority.ERROR).classify(Draft(decode(deep))).rule == "rule 2"
 
 
 def test_an_integer_of_more_digits_than_python_reads_can_be_asked() -> None:
@@ -148,4 +149,94 @@ def test_an_integer_of_more_digits_than_python_reads_can_be_asked() -> None:
     digits = "9" * 5000
     event = decode(b'{"id":"1","source":"s","type":"t","data":{"n":%s,"zone":"7"}}' % digits.encode())
     rules = parse_hub('[[rule]]\nwhere = { "zone" = "7" }\npriority = "normal"', "hub.toml").rule
-    assert Classifier(rules, Priority.ERROR).classify(event).priority is Priority.NORMAL
+    assert Classifier(rules, Priority.ERROR).classify(Draft(event)).priority is Priority.NORMAL
+
+
+# --- what else a rule may say ----------------------------------------------------------------------------------
+
+
+def test_a_rule_may_drop_an_event() -> None:
+    """The decision says so, and which rule it was."""
+    decision = decide('[[rule]]\nname="chatter"\ntype="panel.*"\ndrop=true')
+    assert (decision.drop, decision.rule, decision.reason) == (True, "chatter", None)
+    assert not decide('[[rule]]\ntype="door.*"\ndrop=true', priority="normal").drop
+
+
+def test_a_rule_may_add_attributes() -> None:
+    """With a priority of its own, and with one that stands in the data."""
+    rules = """
+        [[rule]]
+        type = "panel.*"
+        priority_from = "p"
+        set = { ward = "3", floor = 2, night = true }
+        [[rule]]
+        type = "panel.*"
+        priority = "normal"
+    """
+    for priority in ("critical", "error"):
+        attributes = decide(rules, data={"p": priority}).attributes
+        assert attributes is not None
+        assert attributes.members == {"ward": b'"3"', "floor": b"2", "night": b"true"}
+    assert decide(rules).attributes is None
+    assert decide("", priority="normal").attributes is None
+
+
+def test_priority_from_and_where_may_ask_for_the_same_path() -> None:
+    """Both must hold."""
+    rules = '[[rule]]\npriority_from = "p"\nwhere = { p = ["critical", "urgent"] }'
+    assert decide(rules, data={"p": "critical"}).priority is Priority.CRITICAL
+    assert decide(rules, data={"p": "normal"}).rule == "default"
+    assert decide(rules, data={"p": "urgent"}).rule == "default"
+
+
+def explain(rules: str, **attributes: Any) -> Explanation:
+    """Explains the decision about an event."""
+    event = decode(json.dumps({"id": "1", "source": "/ward3/panel", "type": "panel.alarm", **attributes}).encode())
+    explanation = Classifier(parse_hub(rules, "hub.toml").rule, Priority.ERROR).explain(Draft(event))
+    assert explanation.decision == decide(rules, **attributes)
+    return explanation
+
+
+def test_a_decision_can_be_explained() -> None:
+    """Each rule before the one that decided, with the condition that failed first."""
+    rules = """
+        [[rule]]
+        name = "doors"
+        type = "door.*"
+        priority = "normal"
+        [[rule]]
+        where = { "fields.zone" = ["8", "9"] }
+        drop = true
+        [[rule]]
+        name = "zones"
+        priority_from = "context.zone.priority"
+        [[rule]]
+        name = "words"
+        priority_from = "fields.urgency"
+        [[rule]]
+        name = "rest"
+        priority = "critical"
+        [[rule]]
+        name = "never asked"
+        priority = "normal"
+    """
+    explanation = explain(rules, data={"fields": {"zone": "7", "urgency": "high"}})
+    assert explanation.missed == (
+        ("doors", 'type is "panel.alarm", not like "door.*"'),
+        ("rule 2", 'fields.zone is "7", none of "8", "9"'),
+        ("zones", "priority_from finds no priority at context.zone.priority, where nothing stands"),
+        ("words", 'priority_from finds no priority at fields.urgency, where "high" stands'),
+    )
+    assert explanation.decision == Decision(Priority.CRITICAL, "rest")
+    assert explain(rules, data={"fields": {"urgency": "critical"}}).decision.rule == "words"
+
+
+def test_that_no_rule_decided_can_be_explained() -> None:
+    """By the hint, or by the default with its reason."""
+    rules = '[[rule]]\ntype = "door.*"\npriority = "normal"'
+    assert explain(rules, priority="critical").decision.rule == "hint"
+    explanation = explain(rules, priority="urgent")
+    assert len(explanation.missed) == 1
+    assert explanation.decision.reason == (
+        'no rule matches and priority "urgent" is none of normal, important and critical'
+    )

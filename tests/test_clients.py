@@ -6,7 +6,7 @@ import pytest
 
 from notifyd.hub import clients as clients_module
 from notifyd.hub.clients import Clients
-from notifyd.hub.log import ClientRow
+from notifyd.hub.records import ClientRow
 from notifyd.wire import ProtocolError
 
 

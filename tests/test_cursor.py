@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from twisted.internet.defer import Deferred
 
 from notifyd import event as events
 from tests.hubkit import LOCKED, Hub, Peer, line, payload, subscribe
+from tests.logs import Logs
 
 PRIORITIES = ("normal", "critical")
 STREAMS = (*PRIORITIES, "all")
@@ -32,10 +31,14 @@ class Expectation:
 class Cursors(RuleBasedStateMachine):
     """Clients connect, subscribe, stall, go on and acknowledge while events are stored, evicted and expired."""
 
+    def __init__(self, logs: Logs) -> None:
+        super().__init__()
+        self.logs = logs
+
     @initialize(big=st.booleans())
     def start(self, big: bool) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        self.hub = Hub(Path(self.folder.name), stream_memory=2**18 if big else 65_536)
+        self.make = self.logs.emptied()
+        self.hub: Hub = self.make(stream_memory=2**18 if big else 65_536)
         self.stored: list[tuple[int, str, str]] = []  # offset, priority, id
         self.expired = 0  # how many of them
         self.clients: list[Expectation] = []
@@ -148,7 +151,7 @@ class Cursors(RuleBasedStateMachine):
         memory = self.hub.backplane.streams["normal"]._max_bytes
         self.hub.close()
         self.clients.clear()
-        self.hub = Hub(Path(self.folder.name), stream_memory=memory, start=start)
+        self.hub = self.make(stream_memory=memory, start=start)
 
     def check(self, client: Expectation) -> None:
         """Sees that what came is what the model expects behind what came before."""
@@ -203,7 +206,7 @@ class Cursors(RuleBasedStateMachine):
                 assert not [row for row in self.mine(client) if row[0] > client.after]
         for name, acked in self.names.items():
             query = "SELECT acked FROM subscriber WHERE name = ?"
-            assert self.hub.connection.execute(query, (name,)).fetchone()[0] >= acked
+            assert self.hub.execute(query, name).fetchone()[0] >= acked
 
     def teardown(self) -> None:
         if hasattr(self, "hub"):
@@ -211,8 +214,10 @@ class Cursors(RuleBasedStateMachine):
                 self.settle()
             finally:
                 self.hub.close()
-                self.folder.cleanup()
 
 
-Cursors.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
-TestCursors = Cursors.TestCase
+def test_each_client_is_sent_each_event_once_and_in_order(logs: Logs) -> None:
+    """Whatever clients and log do, on either database."""
+    run_state_machine_as_test(
+        lambda: Cursors(logs), settings=settings(max_examples=100, stateful_step_count=50, deadline=None)
+    )

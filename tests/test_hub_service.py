@@ -249,5 +249,5 @@ def test_the_hub_needs_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     options.parseOptions([])
     hub = service.makeService(options)
     assert isinstance(hub, HubDaemon)
-    assert hub.database == tmp_path / "state" / "hub.db"
-    assert not (tmp_path / "state").exists()
+    assert hub.state == tmp_path / "state"
+    assert not hub.state.exists()

@@ -9,27 +9,19 @@ from typing import Any
 
 import pytest
 
-from notifyd.config_hub import HubRule
-from notifyd.event import Priority
 from notifyd.hub import pipeline as pipeline_module
 from tests.hubkit import T0, Hub, hello, line, payload, spooled
 
 
 def body(hub: Hub, id: str) -> Any:  # noqa: A002 - the attribute's name
     """Gives an event as it was stored."""
-    return json.loads(hub.connection.execute("SELECT body FROM event WHERE id = ?", (id,)).fetchone()[0])
+    return json.loads(hub.execute("SELECT body FROM event WHERE id = ?", id).fetchone()[0])
 
 
 # --- order and acknowledgement -----------------------------------------------------------------------------
 
 
 def test_events_are_stored_published_and_acknowledged_in_their_order(hub: Hub) -> None:
-    """Gives an event as it was stored."""
-    """Gives an event as it was stored."""
-    """Gives an event as it was stored."""
-    """Gives an event as it was stored."""
-    """Gives an event as it was stored."""
-    """Gives an event as it was stored."""
     """What one producer sends in one read arrives at the client and in the log in that order."""
     client = hub.client("all")
     producer = hub.producer(*(line(str(n), priority="normal") for n in range(50)))
@@ -61,7 +53,7 @@ def test_a_refused_line_is_named_before_the_ack_that_covers_it(hub: Hub) -> None
     assert first["data"] == {"line": "junk"}
     assert second["data"] == {"line": '{"id":""}'}
     assert hub.rows("type") == ["panel.alarm", "notifyd.rejected", "panel.alarm", "notifyd.rejected"]
-    assert hub.pipeline.counters.rejected == 2
+    assert hub.counters.rejected == 2
 
 
 def test_a_refused_line_of_any_bytes_is_kept(hub: Hub) -> None:
@@ -161,7 +153,7 @@ def test_a_deeply_nested_priority_costs_only_its_event(hub: Hub) -> None:
 
 def test_rules_decide_before_the_hint(make_hub: Callable[..., Hub]) -> None:
     """Also for an event of a spool, whose lane stays what the agent gave."""
-    hub = make_hub(rules=[HubRule(name="loud", type="panel.*", priority=Priority.CRITICAL)])
+    hub = make_hub(toml='[[rule]]\nname = "loud"\ntype = "panel.*"\npriority = "critical"')
     agent = hub.agent()
     agent.send(spooled(7))
     assert hub.rows("priority, rule, agent") == [("critical", "loud", "ward3")]
@@ -172,17 +164,19 @@ def test_a_mistake_of_the_hub_costs_one_event_its_priority(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, logged: Any
 ) -> None:
     """An exception that should not be is logged; the line is kept as an error event, and the rest goes on."""
-    classify = hub.pipeline._classifier.classify
+    classify = hub.stages.classifier.classify
 
-    def broken(event: Any) -> Any:
-        if event.id == "bad":
+    def broken(draft: Any) -> Any:
+        if draft.event.id == "bad":
             raise ZeroDivisionError
-        return classify(event)
+        return classify(draft)
 
-    monkeypatch.setattr(hub.pipeline._classifier, "classify", broken)
-    producer = hub.producer(line("a"), line("bad"), line("b"))
-    assert [each.split()[:2] for each in producer.lines()] == [[b"REJECT", b"2"], [b"ACK", b"3"]]
+    monkeypatch.setattr(hub.stages.classifier, "classify", broken)
+    producer = hub.producer(line("a"), line("bad", data={"line": "fire"}), line("b"))
+    assert producer.lines() == [b"ACK 3"]
     assert hub.rows("type") == ["panel.alarm", "notifyd.rejected", "panel.alarm"]
+    (kept,) = hub.rows("body", "priority = 'error' AND type = 'notifyd.rejected'")
+    assert json.loads(json.loads(kept)["data"]["line"])["data"] == {"line": "fire"}
     assert logged.expect_failure(ZeroDivisionError)
 
 
@@ -228,7 +222,7 @@ def test_repeats_are_dropped_and_acknowledged(hub: Hub) -> None:
     agent.send(spooled(1), spooled(2), spooled(3))
     assert agent.lines() == [b"ACK 3"]
     assert client.ids() == hub.rows() == ["s-1", "s-2", "s-3"]
-    assert hub.pipeline.counters.repeats == 2
+    assert hub.counters.repeats == 2
 
 
 def test_repeats_are_told_lane_by_lane(hub: Hub) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from notifyd import wire
 from notifyd.hub.producer import GRACE_S
 from tests.hubkit import Hub, hello, line, spooled
+from tests.logs import Logs
 
 # --- the ends of a connection --------------------------------------------------------------------------------
 
@@ -163,11 +164,11 @@ def test_a_vanished_producer_is_found_by_keepalive(hub: Hub) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_any_split_of_the_bytes_gives_the_same(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_any_split_of_the_bytes_gives_the_same(logs: Logs, data: st.DataObject) -> None:
     """TCP knows no lines: however the bytes arrive, the same events are stored and the same lines refused."""
     stream = hello() + b"\r\n" + spooled(1) + b"\n\r\n\nPING\n" + spooled(2) + b"\r\njunk\n" + spooled(3) + b"\n"
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
-    hub = Hub(tmp_path_factory.mktemp("hub"))
+    hub = logs.emptied()()
     try:
         producer = hub.producer()
         for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):

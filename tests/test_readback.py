@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
-import pytest_twisted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet import reactor
 
 from notifyd import event as events
 from notifyd.hub.backplane import CHUNK
-from notifyd.hub.log import EventLog
-from notifyd.hub.readback import Page, Reader
-from notifyd.hub.service import _refused
+from notifyd.hub.readback import Page
+from notifyd.hub.records import Batch
 from notifyd.wire import Gap
 from tests.hubkit import T0, Hub, result
-from tests.test_log import expire, fill
+from tests.logs import Logs
+from tests.test_log import entry, expire, fill
 
 
 def page(hub: Hub, stream: str, after: int, until: int) -> Page:
@@ -85,10 +79,10 @@ def test_since_in_an_empty_log_is_now(hub: Hub) -> None:
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=20), st.integers(-1, 11), st.integers(1, 10**6))
 def test_since_finds_the_first_event_of_that_time(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, bool]], moment: int, apart: int
+    logs: Logs, steps: list[tuple[int, bool]], moment: int, apart: int
 ) -> None:
     """Against a plain model, however far apart the offsets are."""
-    hub = Hub(tmp_path_factory.mktemp("hub"))
+    hub = logs.emptied()()
     try:
         rows = sorted((float(at), "normal" if mine else "critical") for at, mine in steps)
         offsets = []
@@ -105,14 +99,36 @@ def test_since_finds_the_first_event_of_that_time(
         hub.close()
 
 
-@pytest_twisted.ensureDeferred
-async def test_the_real_reader_cannot_write(tmp_path: Path, make_hub: Callable[..., Hub]) -> None:
-    """It has connections of its own that refuse to."""
-    log = EventLog(tmp_path / "hub.db", reactor, _refused)
-    await log.open()
-    reader = Reader(tmp_path / "hub.db", reactor)
-    assert await reader.page("all", 0, 10) == Page(None, b"", 10)
-    with pytest.raises(Exception, match=r"readonly|read-only"):
-        await reader._pool.runInteraction(lambda cursor: cursor.execute("DELETE FROM event"))
-    reader.close()
-    log.close()
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["normal", "critical", "quiet"]), st.sampled_from([1, 40_000])), max_size=15),
+    st.integers(1, 5),
+    st.sampled_from(["normal", "all"]),
+    st.data(),
+)
+def test_pages_leave_nothing_out(
+    logs: Logs, kinds: list[tuple[str, int]], rows: int, stream: str, data: st.DataObject
+) -> None:
+    """However few rows a statement may fetch, whatever the sizes, and wherever the reading begins and ends."""
+    hub = logs.emptied()()
+    try:
+        hub.backend.page_rows = rows
+        base = hub.memory.last + 1
+        entries = [entry(base + 2 * n, "normal" if kind == "quiet" else kind) for n, (kind, _) in enumerate(kinds)]
+        for each, (kind, size) in zip(entries, kinds, strict=True):
+            each.line = each.line.replace(b"}", b',"data":"%s"}' % (b"x" * size))
+            each.suppressed = kind == "quiet"
+        result(hub.log.append(Batch(entries)))
+        after = first = data.draw(st.integers(base - 2, base + 2 * len(kinds)))
+        until = data.draw(st.integers(after, base + 2 * len(kinds) + 2))
+        read = b""
+        while after < until:
+            each_page = page(hub, stream, after, until)
+            assert after < each_page.last <= until
+            assert len(each_page.data) < CHUNK + 50_000
+            read += each_page.data
+            after = each_page.last
+        mine = [e for e in entries if not e.suppressed and stream in ("all", e.priority) and first < e.offset <= until]
+        assert read == b"".join(e.line + b"\n" for e in mine)
+    finally:
+        hub.close()

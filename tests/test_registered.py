@@ -56,7 +56,7 @@ def test_positions_are_on_the_disk_within_a_second(hub: Hub) -> None:
     assert hub.writes.runs == commits
     hub.clock.advance(1)
     assert hub.writes.runs == commits + 1
-    acked = hub.connection.execute("SELECT DISTINCT acked FROM subscriber").fetchall()
+    acked = hub.execute("SELECT DISTINCT acked FROM subscriber").fetchall()
     assert acked == [(int(offset(hub, "a")),)]
 
 

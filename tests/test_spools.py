@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from notifyd.hub.log import Position
+from notifyd.hub.records import Position
 from notifyd.hub.spools import Spools
 from tests.hubkit import pending
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.hubkit import Hub, hello, payload, spooled
+from tests.logs import Logs
 
 # --- takeover ------------------------------------------------------------------------------------------------
 
@@ -84,11 +85,9 @@ def test_spools_do_not_disturb_each_other(hub: Hub) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("chsrl"), st.integers(0, 3)), max_size=30))
-def test_however_agents_reconnect_nothing_is_lost_or_repeated(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
-) -> None:
+def test_however_agents_reconnect_nothing_is_lost_or_repeated(logs: Logs, steps: list[tuple[str, int]]) -> None:
     """Any order of connecting, sending, losing and commits: what was acknowledged is stored, once and in order."""
-    hub = Hub(tmp_path_factory.mktemp("hub"))
+    hub = logs.emptied()()
     try:
         peers, acked, sent = [hub.producer(hello())], 0, {}
         for step, which in steps:

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-import fnmatch
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from msgspec import UNSET
 
 from notifyd import event as events
 from notifyd.config_hub import HubRule
-from notifyd.event import HINTS, Event, Priority
-
-_PRIORITIES = {priority.value: priority for priority in Priority}
-_ABSENT = object()
+from notifyd.event import HINTS, Attributes, Event, Priority
+from notifyd.hub.conditions import Matcher, short, shown, value_at
+from notifyd.hub.draft import ABSENT, Draft
+from notifyd.hub.ruletree import RuleTree
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What an event's priority is, what gave it (a rule's name, ``hint`` or ``default``), and why it is an error."""
+    """What is decided about an event.
+
+    Attributes:
+        priority: of no meaning where the event is dropped.
+        rule: what gave it: a rule's name, ``hint`` or ``default``.
+        reason: why it is an error; None where it is none.
+        attributes: what the rule adds to the event, for :func:`notifyd.event.add_attributes`; None for nothing.
+        drop: the event is to be thrown away, and counted.
+    """
 
     priority: Priority
     rule: str
     reason: str | None = None
+    attributes: Attributes | None = None
+    drop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a decision came about: the rules that were asked before, by name, and what they missed."""
+
+    missed: tuple[tuple[str, str], ...]
+    decision: Decision
 
 
 class Classifier:
@@ -38,103 +52,69 @@ class Classifier:
 
     def __init__(self, rules: Sequence[HubRule], default: Priority) -> None:
         self._rules = [_Rule(rule, f"rule {number}") for number, rule in enumerate(rules, 1)]
+        self._tree = RuleTree(rules)
         self._default = default
-        self._hints = {word: Decision(priority, "hint") for word, priority in HINTS.items()}
+        self._hints: dict[str | None, Decision] = {word: Decision(priority, "hint") for word, priority in HINTS.items()}
+        no_hint = "no rule matches and there is no priority" if default is Priority.ERROR else None
+        self._no_hint = Decision(default, "default", no_hint)
 
-    def classify(self, event: Event) -> Decision:
-        """Decides an event's priority; its own ``priority`` is the hint."""
-        data = _Data(event)
+    def classify(self, draft: Draft) -> Decision:
+        """Decides about an event; its own ``priority`` is the hint."""
+        number = self._tree.first(draft)
+        if number >= 0:
+            rule = self._rules[number]
+            return rule.decision or rule.decide(draft)
+        return self._hints.get(draft.hint) or self._by_default(draft.event)
+
+    def explain(self, draft: Draft) -> Explanation:
+        """Decides about an event by asking one rule after the other, and says why those before did not match."""
+        missed: list[tuple[str, str]] = []
         for rule in self._rules:
-            decision = rule.decide(event, data)
-            if decision is not None:
-                return decision
-        if event.priority is not UNSET and event.priority in self._hints:
-            return self._hints[event.priority]
-        return Decision(self._default, "default", self._reason(event))
+            failure = rule.failure(draft)
+            if failure is None:
+                return Explanation(tuple(missed), rule.decision or rule.decide(draft))
+            missed.append((rule.name, failure))
+        return Explanation(tuple(missed), self._hints.get(draft.hint) or self._by_default(draft.event))
 
-    def _reason(self, event: Event) -> str | None:
-        if self._default is not Priority.ERROR:
-            return None
+    def _by_default(self, event: Event) -> Decision:
         hint = event.priority if event.priority is not UNSET else events.extension(event, "priority")
-        if hint is None:
-            return "no rule matches and there is no priority"
-        return f"no rule matches and priority {_shown(hint)} is none of normal, important and critical"
-
-
-class _Data:
-    """An event's ``data``, parsed when the first rule asks for it."""
-
-    __slots__ = ("_event", "_value")
-
-    def __init__(self, event: Event) -> None:
-        self._event = event
-        self._value: dict[str, Any] | None = None
-
-    def look_up(self, path: Sequence[str]) -> Any:
-        if self._value is None:
-            self._value = events.data_object(self._event)
-        value: Any = self._value
-        for step in path:
-            if isinstance(value, Mapping) and step in value:
-                value = value[step]
-            elif isinstance(value, list) and step.isascii() and step.isdigit() and int(step[:9]) < len(value):
-                value = value[int(step[:9])]
-            else:
-                return _ABSENT
-        return value
+        if hint is None or self._default is not Priority.ERROR:
+            return self._no_hint
+        reason = f"no rule matches and priority {shown(hint)} is none of normal, important and critical"
+        return Decision(self._default, "default", reason)
 
 
 class _Rule:
     """One compiled rule."""
 
     def __init__(self, rule: HubRule, default_name: str) -> None:
-        self._name = rule.name or default_name
-        self._type = _glob(rule.type)
-        self._source = _glob(rule.source)
-        self._where = [(path.split("."), _text(value)) for path, value in rule.where.items()]
-        self._from = None if rule.priority_from is None else rule.priority_from.split(".")
-        self._decision = None if rule.priority is None else self._decide_for(rule.priority)
+        self.name = rule.name or default_name
+        self._matcher = Matcher(rule)
+        self._from = rule.priority_from
+        self._steps = tuple((rule.priority_from or "").split("."))
+        attributes = events.encode_attributes(rule.set) if rule.set else None
+        error = f"rule {shown(self.name)} says so"
+        self._decisions = {
+            priority.value: Decision(priority, self.name, error if priority is Priority.ERROR else None, attributes)
+            for priority in Priority
+        }
+        self.decision: Decision | None = None  # without priority_from
+        if rule.drop:
+            self.decision = Decision(Priority.NORMAL, self.name, drop=True)
+        elif rule.priority is not None:
+            self.decision = self._decisions[rule.priority.value]
 
-    def _decide_for(self, priority: Priority) -> Decision:
-        reason = f"rule {_shown(self._name)} says so" if priority is Priority.ERROR else None
-        return Decision(priority, self._name, reason)
+    def decide(self, draft: Draft) -> Decision:
+        """Decides with ``priority_from`` about an event that matches."""
+        return self._decisions[value_at(draft, self._steps)]
 
-    def decide(self, event: Event, data: _Data) -> Decision | None:
-        if self._type is not None and not self._type(event.type):
+    def failure(self, draft: Draft) -> str | None:
+        """Says why this rule does not match; None where it does."""
+        failure = self._matcher.failure(draft)
+        if failure is not None or self._from is None:
+            return failure
+        found = value_at(draft, self._steps)
+        if isinstance(found, str) and found in self._decisions:
             return None
-        if self._source is not None and not self._source(event.source):
-            return None
-        for path, expected in self._where:
-            if _text(data.look_up(path)) != expected:
-                return None
-        if self._from is None:
-            return self._decision
-        found = data.look_up(self._from)
-        priority = _PRIORITIES.get(found) if isinstance(found, str) else None
-        return None if priority is None else self._decide_for(priority)
-
-
-def _glob(pattern: str | None) -> Callable[[str], object] | None:
-    """Compiles a glob; None where there is no condition."""
-    if pattern is None:
-        return None
-    if not any(character in pattern for character in "*?["):
-        return pattern.__eq__
-    return re.compile(fnmatch.translate(pattern)).match
-
-
-def _text(value: Any) -> str | None:
-    """Gives a scalar as text, so that a rule's ``7`` and a field's ``"7"`` are the same; None is equal to nothing."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool | int | float):
-        return json.dumps(value)
-    return None
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = json.dumps(value)
-    except RecursionError:
-        text = "of many levels"
-    return text if len(text) <= 100 else text[:100] + "…"
+        there = "where nothing stands" if found is ABSENT else f"where {shown(found)} stands"
+        return f"priority_from finds no priority at {short(self._from)}, {there}"

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from notifyd.hub.log import ClientRow
+from notifyd.hub.records import ClientRow
 from notifyd.wire import ProtocolError
 
 MAX_CLIENTS = 100_000

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from notifyd import event as events
 from notifyd.event import HINTS, Event
+
+if TYPE_CHECKING:
+    from notifyd.hub.records import Position  # which names windows, and these drafts
 
 ABSENT = object()
 """What :meth:`Draft.value` gives where nothing stands."""
@@ -22,17 +25,38 @@ class Draft:
 
     Args:
         event: as it was decoded; its ``priority`` is the producer's hint.
+        received: when its line was read, as RFC 3339.
+        received_s: the same in seconds since 1970.
+        line: as it came.
+        position: what it says about its spool.
+        own: whether it is the hub's own.
     """
 
-    __slots__ = ("_context", "_data", "_disowned", "event", "hint", "unavailable")
+    __slots__ = (
+        "_context", "_data", "_disowned", "event", "hint", "line", "own", "position", "received", "received_s",
+        "unavailable",
+    )  # fmt: skip
 
-    def __init__(self, event: Event) -> None:
+    def __init__(
+        self,
+        event: Event,
+        received: str = "",
+        received_s: float = 0.0,
+        line: bytes = b"",
+        position: Position | None = None,
+        own: bool = False,
+    ) -> None:
         self.event = event
+        self.received = received
+        self.received_s = received_s
+        self.line = line
+        self.position = position
+        self.own = own
         hint = event.priority
         self.hint: str | None = hint if hint is not UNSET and hint in HINTS else None
         self.unavailable: list[str] = []
         self._data: dict[str, Any] | None = None
-        self._context: dict[str, bytes] | None = None  # each value as JSON
+        self._context: dict[str, Raw] | None = None
         self._disowned = False
 
     @property
@@ -71,11 +95,13 @@ class Draft:
             value: what JSON can hold.
             encoded: the same as JSON.
         """
-        if self._context is None:
-            self._context = {}
-            self.data["context"] = {}
-        self._context[name] = encoded
-        self.data["context"][name] = value
+        context = self._context
+        if context is None:
+            self._context = {name: Raw(encoded)}
+            self.data["context"] = {name: value}
+        else:
+            context[name] = Raw(encoded)
+            self.data["context"][name] = value
 
     def write_data(self, *, leave_out_context: bool = False) -> None:
         """Writes what was added into the event's data; everything else in it stays as the producer wrote it.
@@ -83,10 +109,16 @@ class Draft:
         Args:
             leave_out_context: for a line that would be too long with it; ``truncated`` says so.
         """
+        if self._context is not None and not (self.unavailable or self._disowned or leave_out_context):
+            data = self.event.data
+            old = b"{}" if data is UNSET else bytes(data)
+            if b'"context"' not in old:  # nearly every event: what was found is put behind the last member
+                start = old[:-1] + b"," if b'"' in old else b"{"
+                self.event.data = Raw(start + b'"context":' + _encode(self._context) + b"}")
+                return
         added: dict[str, bytes] = {}
         if self._context is not None and not leave_out_context:
-            members = b",".join(_encode(name) + b":" + value for name, value in self._context.items())
-            added["context"] = b"{" + members + b"}"
+            added["context"] = _encode(self._context)
         if self.unavailable:
             added["unavailable"] = _encode(self.unavailable)
         if leave_out_context:

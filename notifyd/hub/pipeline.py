@@ -1,25 +1,29 @@
-"""The pipeline: decode, drop repeats, classify, store, then tell: one batch at a time, one order, one writer."""
+"""The pipeline: read, look up, settle, store, then tell: one batch at a time, one order, one writer."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from msgspec import UNSET
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from notifyd import event as events
 from notifyd.database import StateError
-from notifyd.event import HINTS, Event, NotAcceptableError, Priority
+from notifyd.event import Event
 from notifyd.hub.backplane import Backplane
-from notifyd.hub.classify import Classifier
 from notifyd.hub.clients import Clients
-from notifyd.hub.log import Batch, Entry, EventLog, Position
-from notifyd.hub.spools import Spool, Spools
+from notifyd.hub.draft import Draft
+from notifyd.hub.enrich import Enricher
+from notifyd.hub.filtering import FilterRunner, Outcome
+from notifyd.hub.intake import Intake, Parcel, Refusal
+from notifyd.hub.log import EventLog
+from notifyd.hub.records import Batch
+from notifyd.hub.settle import Settler
+from notifyd.hub.spools import Spools
+from notifyd.hub.suppress import Suppressor
 
 BATCH_EVENTS = 2_000
 BATCH_BYTES = 2 * 2**20
@@ -28,40 +32,10 @@ BATCH_BYTES = 2 * 2**20
 POSITION_DELAY_S = 0.5
 """Positions of clients that come without events wait so long to be written together: a second is promised."""
 
-MAX_SEQUENCE = 2**63 - 1
-"""What the database's integers hold."""
 
-
-class Producer(Protocol):
-    """The connection that event lines came from."""
-
-    agent: str | None
-    spool: Spool | None
-
-    def stored(self, parcels: Sequence[Parcel]) -> None:
-        """Is called when these parcels' lines are durable."""
-
-
-@dataclass(slots=True)
-class Parcel:
-    """Event lines that one read of one connection brought, or an event of the hub's own."""
-
-    producer: Producer | None
-    lines: Sequence[bytes | Event]
-    received_s: float
-    number: int = 0  # of the first line, counted from 1 over its connection
-    size: int = 0  # bytes of the lines
-    rejects: list[tuple[int, str]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Counters:
-    """What came in and what became of it, since the start."""
-
-    received: int = 0
-    repeats: int = 0
-    rejected: int = 0
-    stored: int = 0
+LEAST_PAUSE_S = 0.05
+MOST_PAUSE_S = 60.0
+"""Between two looks at which windows of repeats have ended: the clock may be set meanwhile."""
 
 
 class Pipeline:
@@ -70,11 +44,13 @@ class Pipeline:
     Args:
         reactor: its clock is used.
         log: where events are stored.
-        classifier: decides their priority.
+        intake: reads them.
+        enricher: adds what databases know of them; None where there are no lookups.
+        own_code: the operator's filter, if there is one.
+        settler: decides their priority and their place.
+        suppressor: whose windows end while nothing comes; None where nothing is suppressed.
         backplane: where they are published once they are stored.
         spools: for repeats.
-        clients: whose positions are written along.
-        last: the log's last offset.
         own_priority: of the hub's own events.
         fail: is called with the reason when the log can no longer be written at all.
         now: the wall clock.
@@ -87,20 +63,26 @@ class Pipeline:
         reactor: Any,
         *,
         log: EventLog,
-        classifier: Classifier,
+        intake: Intake,
+        settler: Settler,
         backplane: Backplane,
         spools: Spools,
-        last: int,
         own_priority: str,
         fail: Callable[[Exception], None],
+        enricher: Enricher | None = None,
+        own_code: FilterRunner | None = None,
+        suppressor: Suppressor | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.counters = Counters()
         self.clients: Clients | None = None
-        self.last = last
+        self.stored = 0  # events, since the start
         self._reactor = reactor
         self._log = log
-        self._classifier = classifier
+        self._intake = intake
+        self._settler = settler
+        self._enricher = enricher
+        self._own_code = own_code
+        self._suppressor = suppressor
         self._backplane = backplane
         self._spools = spools
         self._own_priority = own_priority
@@ -111,7 +93,15 @@ class Pipeline:
         self._running = False
         self._stopped = False
         self._timer: Any = None
+        self._window_timer: Any = None
+        self._windows_wait = False
+        self._told_full = False
         self._idle: list[Deferred[None]] = []
+
+    @property
+    def last(self) -> int:
+        """The highest offset that was given."""
+        return self._settler.last
 
     def submit(self, parcel: Parcel) -> None:
         """Queues a parcel; its producer is told when it is durable."""
@@ -122,7 +112,7 @@ class Pipeline:
         """Queues an event of the hub's own; it is given its id when it is stored."""
         own = Event(specversion="1.0", id="", source=source, type=kind, priority=self._own_priority)
         own.data = events.raw_data({"line": line, "fields": fields})
-        self.submit(Parcel(None, [own], self._now()))
+        self.submit(Parcel(None, (), self._now(), own=(own,)))
 
     def agent_state(self, agent: str, lost: bool) -> None:
         """Has the next commit note whether an agent is lost."""
@@ -134,6 +124,30 @@ class Pipeline:
             self._start()
         elif self._timer is None and not self._running and not self._stopped:
             self._timer = self._reactor.callLater(POSITION_DELAY_S, self._start)
+
+    def start(self) -> None:
+        """Begins to end windows of repeats; those that a crash left open go on."""
+        self._watch_windows()
+
+    def _watch_windows(self) -> None:
+        """Has a batch made, though nothing may have come, when the next window ends."""
+        if self._suppressor is None or self._stopped:
+            return
+        if self._suppressor.is_full and not self._told_full:
+            self.logger.warn("There are too many kinds of repeats: events of new ones are not suppressed.")
+        self._told_full = self._suppressor.is_full
+        due_s = self._suppressor.next_due_s()
+        if self._window_timer is not None and self._window_timer.active():
+            self._window_timer.cancel()
+        self._window_timer = None
+        if due_s is not None:
+            pause = min(max(due_s - self._now(), LEAST_PAUSE_S), MOST_PAUSE_S)
+            self._window_timer = self._reactor.callLater(pause, self._end_windows)
+
+    def _end_windows(self) -> None:
+        self._window_timer = None
+        self._windows_wait = True
+        self._start()
 
     async def stop(self) -> None:
         """Stores what is queued, and the positions that wait; nothing is taken after."""
@@ -149,6 +163,9 @@ class Pipeline:
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
+        if self._stopped and self._window_timer is not None:
+            self._window_timer.cancel()
+            self._window_timer = None
 
     def _start(self) -> None:
         if self._running or self._stopped:
@@ -165,7 +182,7 @@ class Pipeline:
         self._end_run()
 
     async def _run(self) -> None:
-        while self._queue or self._agents or (self.clients is not None and self.clients.dirty):
+        while self._queue or self._agents or self._windows_wait or (self.clients is not None and self.clients.dirty):
             await self._one_batch()
         self._end_run()
 
@@ -177,13 +194,18 @@ class Pipeline:
 
     async def _one_batch(self) -> None:
         parcels = self._gather()
-        entries: list[Entry] = []
+        items: list[Draft | Refusal] = []
         for parcel in parcels:
-            self._process(parcel, entries)
+            self._intake.read(parcel, items)
+        outcomes = await self._ask(items)
         clients = self.clients.take() if self.clients is not None else []
         agents, self._agents = self._agents, {}
-        await self._log.append(batch := Batch(entries, clients, agents))
-        self._publish(batch.entries)
+        batch = Batch([], clients, agents)
+        self._windows_wait = False
+        self._settler.settle(items, outcomes, self._now(), batch)
+        await self._log.append(batch)
+        self._publish(batch)
+        self._watch_windows()
         if self.clients is not None:
             self.clients.written(clients)
         by_producer: dict[int, list[Parcel]] = {}
@@ -205,101 +227,32 @@ class Pipeline:
             size += parcel.size
         return parcels
 
-    def _publish(self, entries: Sequence[Entry]) -> None:
+    async def _ask(self, items: Sequence[Draft | Refusal]) -> Sequence[Outcome] | None:
+        """Adds what databases and the operator's own code know; the hub's own events are not theirs to judge."""
+        if self._enricher is None and self._own_code is None:
+            return None
+        drafts = [item for item in items if isinstance(item, Draft) and not item.own]
+        if self._enricher is not None:
+            waiting = self._enricher.enrich([(draft, draft.received_s) for draft in drafts])
+            if waiting is not None:
+                await waiting
+        else:
+            for draft in drafts:
+                draft.disown_context()
+        if self._own_code is None:
+            return None
+        answers = iter(await self._own_code.run(drafts, [draft.received for draft in drafts]))
+        return [next(answers) if isinstance(item, Draft) and not item.own else None for item in items]
+
+    def _publish(self, batch: Batch) -> None:
+        for position in batch.dropped:
+            self._spools.stored(position)
+        entries = batch.entries
         if not entries:
             return
         for entry in entries:
             if entry.position is not None:
                 self._spools.stored(entry.position)
-        self.counters.stored += len(entries)
-        self._backplane.publish([(entry.offset, entry.priority, entry.line) for entry in entries], entries[-1].offset)
-
-    def _process(self, parcel: Parcel, entries: list[Entry]) -> None:
-        received = events.format_time(parcel.received_s)
-        for number, line in enumerate(parcel.lines, parcel.number):
-            if isinstance(line, Event):
-                line.id = str(self.last + 1)
-                entries.append(self._entry(line, received, None, None))
-                continue
-            self.counters.received += 1
-            try:
-                entry = self._accept(line, parcel.producer, received)
-            except NotAcceptableError as error:
-                reason = str(error)
-            except Exception as error:  # noqa: BLE001 - a mistake of ours must cost one event's priority, not the hub
-                self.logger.failure("An event could not be processed.")
-                reason = f"it could not be processed: {type(error).__name__}"
-            else:
-                if entry is not None:
-                    entries.append(entry)
-                continue
-            self.counters.rejected += 1
-            parcel.rejects.append((number, reason))
-            self.last += 1
-            entries.append(rejected_entry(self.last, line, reason, received))
-
-    def _accept(self, line: bytes, producer: Producer | None, received: str) -> Entry | None:
-        """Gives a line's entry; None where it repeats what the hub has."""
-        event = events.decode(line)
-        if producer is None or producer.spool is None:
-            return self._entry(event, received, None, None)
-        agent = producer.agent or ""
-        position = self._position(event, producer.spool, agent)
-        if producer.spool.is_repeat(position.lane, position.sequence):
-            self.counters.repeats += 1
-            return None
-        return self._entry(event, received, agent, position)
-
-    @staticmethod
-    def _position(event: Event, spool: Spool, agent: str) -> Position:
-        """Gives what a spool's event says about its spool."""
-        lane, sequence = event.priority, event.sequence
-        if sequence is UNSET or not (sequence.isascii() and sequence.isdigit()) or len(sequence) > 40:
-            raise NotAcceptableError("attribute sequence is no decimal number, which an event of a spool needs")
-        if int(sequence) > MAX_SEQUENCE:
-            raise NotAcceptableError("attribute sequence is too large")
-        if lane is UNSET or lane not in HINTS:
-            raise NotAcceptableError(
-                "attribute priority is none of normal, important and critical, which an event of a spool needs"
-            )
-        return Position(spool.name, lane, agent, int(sequence))
-
-    def _entry(self, event: Event, received: str, agent: str | None, position: Position | None) -> Entry:
-        decision = self._classifier.classify(event)
-        if event.specversion is UNSET and events.extension(event, "specversion") is None:
-            event.specversion = "1.0"
-        if event.time is UNSET:
-            event.time = received
-        event.priority = decision.priority.value
-        offset = self.last + 1
-        event.offset = str(offset)
-        event.received = received
-        event.rule = decision.rule
-        event.reason = UNSET if decision.reason is None else decision.reason
-        entry = Entry(
-            offset, event.id, event.source, event.type, event.priority, event.time, received, agent,
-            decision.rule, events.encode(event), position,
-        )  # fmt: skip
-        self.last = offset
-        return entry
-
-
-def rejected_entry(offset: int, line: bytes, reason: str, received: str, position: Position | None = None) -> Entry:
-    """Gives the event of the hub that keeps a line which is no acceptable event."""
-    event = Event(
-        specversion="1.0",
-        id=str(offset),
-        source="/hub/ingest",
-        type="notifyd.rejected",
-        time=received,
-        priority=Priority.ERROR.value,
-        offset=str(offset),
-        received=received,
-        rule="default",
-        reason=reason,
-        data=events.raw_data(events.quote_line(line)),
-    )
-    return Entry(
-        offset, event.id, event.source, event.type, Priority.ERROR.value, received, received, None,
-        "default", events.encode(event), position,
-    )  # fmt: skip
+        self.stored += len(entries)
+        sent = [(entry.offset, entry.priority, entry.line) for entry in entries if not entry.suppressed]
+        self._backplane.publish(sent, entries[-1].offset)

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from notifyd import wire
 from notifyd.endpoints import keep_alive, say_farewell
-from notifyd.hub.pipeline import Parcel
+from notifyd.hub.intake import Parcel
 from notifyd.hub.spools import Spool
 from notifyd.wire import HelloOk, LineSplitter, ProtocolError
 

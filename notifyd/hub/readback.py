@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from notifyd.database import interact, open_pool
+from notifyd.hub.backend import Backend, ask
 from notifyd.hub.backplane import ALL, CHUNK
 from notifyd.wire import Gap
+
+T = TypeVar("T")
 
 READERS = 2
 """Pages that are read at once."""
@@ -32,12 +33,14 @@ class Reader:
     """Reads the log beside its writer.
 
     Args:
-        path: the SQLite file; its schema must be up to date.
+        backend: the database that holds the log; its schema must be up to date.
         reactor: its threads and shutdown are used.
     """
 
-    def __init__(self, path: Path, reactor: Any) -> None:
-        self._pool = open_pool(path, reactor=reactor, read_only=True, threads=READERS)
+    def __init__(self, backend: Backend, reactor: Any) -> None:
+        self._backend = backend
+        self._reactor = reactor
+        self._pool = backend.open_reader(reactor, READERS)
 
     def close(self) -> None:
         """Closes the pool."""
@@ -45,11 +48,11 @@ class Reader:
 
     def page(self, stream: str, after: int, until: int) -> Deferred[Page]:
         """Reads the events of ``stream`` behind ``after`` up to ``until``, as many as one chunk holds."""
-        return interact(self._pool, lambda cursor: _page(cursor, stream, after, until))
+        return self._interact(_page, stream, after, until)
 
     def first(self, stream: str, end: int) -> Deferred[int]:
         """Gives the offset behind which the oldest event held of the stream comes; ``end`` where there is none."""
-        return interact(self._pool, lambda cursor: _before_first(cursor, stream, end))
+        return self._interact(_before_first, stream, end)
 
     def since(self, stream: str, moment: str, end: int) -> Deferred[int]:
         """Gives the offset behind which the first event with ``received`` at or after ``moment`` comes.
@@ -59,26 +62,31 @@ class Reader:
             moment: RFC 3339 in the hub's own format, so that times compare as text.
             end: the answer where there is no such event.
         """
-        return interact(self._pool, lambda cursor: _since(cursor, stream, moment, end))
+        return self._interact(_since, stream, moment, end)
+
+    def _interact(self, work: Callable[..., T], *arguments: object) -> Deferred[T]:
+        backend, pool = self._backend, self._pool
+        return ask(self._reactor, backend, pool, lambda cursor: work(cursor, backend, *arguments))
 
 
 def _of(stream: str) -> tuple[str, tuple[str, ...]]:
-    return ("", ()) if stream == ALL else ("priority = ? AND ", (stream,))
+    """Gives the condition for what is sent to a stream's clients."""
+    return ("NOT suppressed AND ", ()) if stream == ALL else ("priority = ? AND NOT suppressed AND ", (stream,))
 
 
-def _page(cursor: sqlite3.Cursor, stream: str, after: int, until: int) -> Page:
-    cursor.execute("BEGIN")  # one snapshot: what expires meanwhile is seen by both statements or by none
+def _page(cursor: Any, backend: Backend, stream: str, after: int, until: int) -> Page:
+    _begin(cursor, backend)  # what expires meanwhile is seen by both statements or by none
     condition, arguments = _of(stream)
     gap = None
-    expired = cursor.execute('SELECT "offset" FROM expired WHERE stream = ?', (stream,)).fetchone()
+    expired = cursor.execute(backend.sql('SELECT "offset" FROM expired WHERE stream = ?'), (stream,)).fetchone()
     if expired is not None and after < expired[0]:
-        first = _before_first(cursor, stream, expired[0]) + 1
+        first = _before_first(cursor, backend, stream, expired[0]) + 1
         gap = Gap(str(after), str(first), "expired")
         after = first - 1
-    rows = cursor.execute(
-        f'SELECT "offset", body FROM event WHERE {condition}"offset" > ? AND "offset" <= ? ORDER BY "offset"',  # noqa: S608
-        (*arguments, after, until),
+    query = (
+        f'SELECT "offset", body FROM event WHERE {condition}"offset" > ? AND "offset" <= ? ORDER BY "offset" LIMIT ?'  # noqa: S608 - constants
     )
+    rows = cursor.execute(backend.sql(query), (*arguments, after, until, backend.page_rows))
     lines: list[str] = []
     size = 0
     last = after
@@ -89,33 +97,37 @@ def _page(cursor: sqlite3.Cursor, stream: str, after: int, until: int) -> Page:
         if size >= CHUNK:
             break
     else:
-        last = max(after, until)
+        if len(lines) < backend.page_rows:
+            last = max(after, until)
     lines.append("")
     return Page(gap, "\n".join(lines).encode(), last)
 
 
-def _before_first(cursor: sqlite3.Cursor, stream: str, otherwise: int) -> int:
+def _begin(cursor: Any, backend: Backend) -> None:
+    """Begins one snapshot, where the driver does not do so itself."""
+    if backend.begin_snapshot:
+        cursor.execute(backend.begin_snapshot)
+
+
+def _before_first(cursor: Any, backend: Backend, stream: str, otherwise: int) -> int:
     condition, arguments = _of(stream)
-    row = cursor.execute(
-        f'SELECT "offset" FROM event WHERE {condition}"offset" > ? ORDER BY "offset" LIMIT 1',  # noqa: S608 - constants
-        (*arguments, 0),
-    ).fetchone()
+    query = f'SELECT "offset" FROM event WHERE {condition}"offset" > ? ORDER BY "offset" LIMIT 1'  # noqa: S608 - constants
+    row = cursor.execute(backend.sql(query), (*arguments, 0)).fetchone()
     return otherwise if row is None else int(row[0]) - 1
 
 
-def _since(cursor: sqlite3.Cursor, stream: str, moment: str, end: int) -> int:
+def _since(cursor: Any, backend: Backend, stream: str, moment: str, end: int) -> int:
     """Searches the log by halves: ``received`` ascends with the offset, save where the clock was set back."""
-    cursor.execute("BEGIN")
-    expired = cursor.execute("SELECT received FROM expired WHERE stream = ?", (stream,)).fetchone()
+    _begin(cursor, backend)
+    expired = cursor.execute(backend.sql("SELECT received FROM expired WHERE stream = ?"), (stream,)).fetchone()
     if expired is not None and expired[0] >= moment:
         return 0  # some of what is asked for has expired: reading from the very beginning tells the gap
     low = cursor.execute('SELECT coalesce(min("offset"), 0) FROM event').fetchone()[0]
     high = end + 1
     while low < high:
         middle = (low + high) // 2
-        row = cursor.execute(
-            'SELECT "offset", received FROM event WHERE "offset" >= ? ORDER BY "offset" LIMIT 1', (middle,)
-        ).fetchone()
+        query = backend.sql('SELECT "offset", received FROM event WHERE "offset" >= ? ORDER BY "offset" LIMIT 1')
+        row = cursor.execute(query, (middle,)).fetchone()
         if row is None or row[1] >= moment:
             high = middle
         else:

@@ -15,15 +15,20 @@ from notifyd.daemon import Daemon, DaemonOptions, use_monotonic_clock
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_server, is_exposed
 from notifyd.hub.agents import AgentWatch
+from notifyd.hub.backend import open_backend
 from notifyd.hub.backplane import Backplane
-from notifyd.hub.classify import Classifier
 from notifyd.hub.clients import Clients
+from notifyd.hub.filtering import load_filter
 from notifyd.hub.ingest import IngestFactory
-from notifyd.hub.log import Entry, EventLog
-from notifyd.hub.pipeline import Pipeline, rejected_entry
+from notifyd.hub.intake import Counters, Intake, rejected_entry
+from notifyd.hub.log import EventLog
+from notifyd.hub.pipeline import Pipeline
 from notifyd.hub.readback import Reader
+from notifyd.hub.records import Entry
 from notifyd.hub.retention import Retention
+from notifyd.hub.settle import Settler
 from notifyd.hub.spools import Spools
+from notifyd.hub.stages import check_stages, make_stages
 from notifyd.hub.subscribers import Crowd, SubscriberFactory
 
 FAREWELL_S = 1.0
@@ -38,6 +43,7 @@ def parse_config(text: str, path: str) -> HubConfig:
             check_server(endpoint)
         except ValueError as error:
             raise ConfigurationError(path, f"listen.{name}", str(error)) from None
+    check_stages(settings, path)
     return settings
 
 
@@ -67,8 +73,6 @@ class HubDaemon(Daemon):
         super().__init__(reactor, "notify-hub")
         self.settings = settings
         self.state = config.state_folder(settings.state, os.environ, "notify-hub")
-        url = settings.database.url
-        self.database = self.state / "hub.db" if url is None else config.sqlite_path(url)
         self._ports: list[Any] = []
         self._lock = FolderLock(self.state / "lock")
         self._subscribers: list[SubscriberFactory] = []
@@ -76,23 +80,42 @@ class HubDaemon(Daemon):
 
     async def come_up(self) -> None:
         """Opens the log, then the ports."""
+        filter_object = None if self.settings.filter is None else load_filter(self.settings.filter, "hub.toml")
         prepare_folder(self.state)
-        prepare_folder(self.database.parent)
         self._lock.acquire()
         settings, reactor = self.settings, self.reactor
 
-        self._log = EventLog(self.database, reactor, _refused)
+        backend = open_backend(settings.database.url, self.state)
+        self._log = EventLog(backend, reactor, _refused)
         memory = await self._log.open()
-        self._reader = Reader(self.database, reactor)
+        self._reader = Reader(backend, reactor)
         backplane = Backplane(tuple(settings.listen.streams()), memory.last, settings.limits.stream_memory)
         spools = Spools(self._log.positions)
+        stages = self._stages = make_stages(
+            settings,
+            self.state,
+            reactor=reactor,
+            tell=self._tell,
+            filter_object=filter_object,
+            windows=memory.windows,
+        )
+        self._counters = Counters()
         pipeline = self._pipeline = Pipeline(
             reactor,
             log=self._log,
-            classifier=Classifier(settings.rule, settings.default_priority),
+            intake=Intake(self._counters),
+            enricher=stages.enricher,
+            own_code=stages.own_code,
+            settler=Settler(
+                classifier=stages.classifier,
+                suppressor=stages.suppressor,
+                unclassified=stages.unclassified,
+                counters=self._counters,
+                last=memory.last,
+            ),
+            suppressor=stages.suppressor,
             backplane=backplane,
             spools=spools,
-            last=memory.last,
             own_priority=settings.own_events.priority,
             fail=self.fail,
         )
@@ -125,8 +148,14 @@ class HubDaemon(Daemon):
             factory.start()
         await self._listen("ingest", settings.listen.ingest, self._ingest)
         self._ingest.start()
+        pipeline.start()
         self._agents.start()
         self._retention.start()
+
+    def _tell(self, kind: str, source: str, line: str, fields: dict[str, object]) -> None:
+        """Queues an event of the hub's own."""
+        if self._pipeline is not None:
+            self._pipeline.own_event(kind, source, line, fields)
 
     async def _listen(self, name: str, endpoint: str, factory: Any) -> None:
         port = await endpoints.serverFromString(self.reactor, endpoint).listen(factory)
@@ -151,21 +180,29 @@ class HubDaemon(Daemon):
             self._agents.stop()
             self._ingest.stop()
             await pipeline.stop()
+            await self._stages.stop()
             self._ingest.close()
             for factory in self._subscribers:
                 factory.stop()
             await self._connections_gone()
             self._reader.close()
-            counters = pipeline.counters
-            self.log.info(
-                "Hub counters: received={received} repeats={repeats} rejected={rejected} stored={stored}"
-                " delivered={delivered}",
-                received=counters.received,
-                repeats=counters.repeats,
-                rejected=counters.rejected,
-                stored=counters.stored,
-                delivered=self._crowd.delivered,
-            )
+            self._log_counters(pipeline)
+
+    def _log_counters(self, pipeline: Pipeline) -> None:
+        counters = self._counters
+        for rule, count in counters.dropped.items():
+            self.log.info("Rule {rule!r} has discarded {count} events.", rule=rule, count=count)
+        self.log.info(
+            "Hub counters: received={received} repeats={repeats} rejected={rejected} stored={stored}"
+            " suppressed={suppressed} dropped={dropped} delivered={delivered}",
+            received=counters.received,
+            repeats=counters.repeats,
+            rejected=counters.rejected,
+            stored=pipeline.stored,
+            suppressed=counters.suppressed,
+            dropped=sum(counters.dropped.values()),
+            delivered=self._crowd.delivered,
+        )
 
     async def _connections_gone(self) -> None:
         """Waits a moment for the last words to go out."""

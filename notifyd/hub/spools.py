@@ -8,7 +8,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from notifyd.event import LANES
-from notifyd.hub.log import Position
+from notifyd.hub.records import Position
 
 
 class Speaker(Protocol):

@@ -32,8 +32,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def hub(tmp_path: Path, start: Callable[..., Any]) -> rig.Hub:
-    """A hub that runs, with every stream served."""
-    hub: rig.Hub = start(rig.Hub, tmp_path)
+def hub(request: pytest.FixtureRequest, tmp_path: Path, start: Callable[..., Any]) -> rig.Hub:
+    """A hub that runs, with every stream served; its log is in SQLite, save where ``on_both`` says otherwise."""
+    url = request.getfixturevalue("postgres_url") if getattr(request, "param", "sqlite") == "postgresql" else None
+    hub: rig.Hub = start(rig.Hub, tmp_path, url=url)
     hub.start()
     return hub

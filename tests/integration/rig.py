@@ -19,7 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 TIMEOUT = 30.0
+on_both = pytest.mark.parametrize("hub", ["sqlite", "postgresql"], indirect=True)
+"""Runs a test on each database."""
+
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
@@ -146,10 +151,18 @@ STREAMS = ("normal", "important", "critical", "error", "all")
 
 
 class Hub:
-    """A hub with a folder of its own, which can be started again on the same ports."""
+    """A hub with a folder of its own, which can be started again on the same ports.
 
-    def __init__(self, folder: Path, settings: str = "", limits: str = "") -> None:
+    Args:
+        folder: for its state and its configuration.
+        settings: lines of the configuration.
+        limits: lines of its ``[limits]``.
+        url: of its database, if that is not in its state folder.
+    """
+
+    def __init__(self, folder: Path, settings: str = "", limits: str = "", url: str | None = None) -> None:
         self.folder = folder
+        self.url = url
         folder.mkdir(parents=True, exist_ok=True)
         self.state = folder / "hub-state"
         self.database = self.state / "hub.db"
@@ -157,7 +170,10 @@ class Hub:
         self.ports = {"ingest": ingest, **dict(zip(STREAMS, streams, strict=True))}
         listen = "\n".join(f'{name} = "tcp:{port}:interface=127.0.0.1"' for name, port in self.ports.items())
         self.config = folder / "hub.toml"
-        self.config.write_text(f'state = "{self.state}"\n{settings}\n[listen]\n{listen}\n[limits]\n{limits}\n')
+        database = "" if url is None else f'[database]\nurl = "{url}"\n'
+        self.config.write_text(
+            f'state = "{self.state}"\n{settings}\n{database}[listen]\n{listen}\n[limits]\n{limits}\n'
+        )
         self.process: Process | None = None
 
     def start(self, *, wait: bool = True) -> Process:
@@ -168,9 +184,14 @@ class Hub:
         return self.process
 
     def rows(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
-        """Asks the database."""
+        """Asks the database; parameters are written ``?``."""
         import sqlite3
 
+        import psycopg
+
+        if self.url is not None:
+            with psycopg.connect(self.url) as asked:
+                return asked.execute(sql.replace("?", "%s"), arguments or None).fetchall()  # type: ignore[call-overload]
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
             return connection.execute(sql, arguments).fetchall()
 

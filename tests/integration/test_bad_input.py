@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration import rig
-from tests.integration.rig import Client, Hub
+from tests.integration.rig import Client, Hub, on_both
 
 
 def event(**attributes: Any) -> str:
@@ -44,6 +44,7 @@ NOT_ACCEPTABLE: list[tuple[str, bytes, str]] = [
 ]
 
 
+@on_both
 def test_a_line_that_is_no_acceptable_event_is_refused_kept_and_told(hub: Hub) -> None:
     """Each refused line is answered with REJECT and its number, kept as an error event, and the connection goes on."""
     with Client(hub.ports["error"]) as watcher, Client(hub.ports["ingest"]) as producer:
@@ -68,6 +69,7 @@ def test_a_line_that_is_no_acceptable_event_is_refused_kept_and_told(hub: Hub) -
         assert producer.line() == f"ACK {len(NOT_ACCEPTABLE) + 1}"
 
 
+@on_both
 def test_data_may_hold_what_an_attribute_may_not(hub: Hub) -> None:
     """NUL, unpaired surrogates, 1,000 levels and huge numbers in data go through as they were written."""
     values = ["\\u0000", "\\ud800", "é€😀"]
@@ -97,6 +99,7 @@ def test_a_line_over_the_limit_ends_the_connection_after_what_came_before_it(hub
     assert hub.process.text.count("The producer at") == 1
 
 
+@on_both
 def test_a_line_of_exactly_the_limit_is_an_event(hub: Hub) -> None:
     """65,536 bytes, not counting the line end, are not too many."""
     line = event(data={"x": ""}).encode()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.integration.rig import Agent, Collector, Hub, Panel, Process, without_repeats
+from tests.integration.rig import Agent, Collector, Hub, Panel, Process, on_both, without_repeats
 
 EVENTS = 20_000
 KILLS = 20
@@ -61,6 +61,7 @@ def follow(start: Callable[..., Any], hub: Hub) -> dict[str, Collector]:
     return {lane: start(Collector, hub.ports[lane], f"client-{lane}") for lane in LANES.values()}
 
 
+@on_both
 def test_the_hub_is_killed_twenty_times_while_events_flow(hub: Hub, tmp_path: Path, start: Callable[..., Any]) -> None:
     """SIGKILL at random moments: every client has every event, in order, exactly once after dropping repeats."""
     randomness = random.Random(1)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.integration import rig
-from tests.integration.rig import Agent, Client, Collector, Hub, Panel, without_repeats
+from tests.integration.rig import Agent, Client, Collector, Hub, Panel, on_both, without_repeats
 from tests.tools import require_tool
 
 RULES = """
@@ -58,6 +58,7 @@ def clients(start: Callable[..., Any], hub: Hub) -> dict[str, Collector]:
     }
 
 
+@on_both
 def test_what_a_device_prints_reaches_the_clients_of_its_priority(
     hub: Hub, agent: Agent, panel: Panel, start: Callable[..., Any]
 ) -> None:
@@ -163,6 +164,7 @@ def test_a_silent_device_is_told_once(hub: Hub, tmp_path: Path, start: Callable[
         )
 
 
+@on_both
 def test_the_hub_is_away_and_the_agent_is_restarted_meanwhile(
     hub: Hub, agent: Agent, panel: Panel, start: Callable[..., Any]
 ) -> None:
@@ -204,6 +206,7 @@ def test_a_client_that_never_reads_delays_nobody(
         assert [int(number) for number in late] == list(range(10_000))
 
 
+@on_both
 def test_a_second_producer_with_the_same_spool_takes_over(hub: Hub) -> None:
     """The newer one is answered after the older was told; nothing is stored twice."""
     line = '{"id":"s-%d","source":"/a/b","type":"t","priority":"normal","sequence":"%d"}'

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.rig import Agent, Client, Collector, Hub, Panel, Process, without_repeats
+from tests.integration.rig import Agent, Client, Collector, Hub, Panel, Process, on_both, without_repeats
 
 SOURCE = """
 [[source]]
@@ -94,6 +94,7 @@ def test_an_emptied_spool_goes_on_above_its_old_numbers(pair: Pair) -> None:
     assert pair.lines == pair.printed
 
 
+@on_both
 def test_a_spool_that_is_restored_from_a_copy_repeats_nothing(pair: Pair, tmp_path: Path) -> None:
     """Old events that the hub has are not stored again, and new ones are numbered above all that ever were."""
     pair.print(10)

@@ -1,0 +1,77 @@
+"""What the log holds, as the hub's other parts give it and get it: entries, positions, clients, windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from notifyd.hub.windows import WindowRow
+
+
+class Position(NamedTuple):
+    """How far a spool's lane has come: set when the event that carries it is stored, or dropped by a rule."""
+
+    spool: str
+    lane: str
+    agent: str
+    sequence: int
+
+
+@dataclass(slots=True)
+class Entry:
+    """An event that is about to be stored: its columns, its line, and what its storing says about its spool."""
+
+    offset: int
+    id: str
+    source: str
+    type: str
+    priority: str
+    time: str
+    received: str
+    agent: str | None
+    rule: str
+    line: bytes
+    position: Position | None = None
+    hint: str | None = None
+    suppressed: bool = False
+
+    def row(self) -> tuple[object, ...]:
+        """Gives the columns of table ``event``."""
+        return (
+            self.offset, self.id, self.source, self.type, self.priority, self.time, self.received, self.agent,
+            self.rule, self.line.decode(), self.hint, self.suppressed,
+        )  # fmt: skip
+
+
+class ClientRow(NamedTuple):
+    """A registered client's row of table ``subscriber``."""
+
+    name: str
+    stream: str
+    acked: int
+    seen: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is stored in one commit.
+
+    ``dropped`` are positions of events that a rule has discarded: they are dealt with, and must not come again.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    clients: Sequence[ClientRow] = ()
+    agents: dict[str, bool] = field(default_factory=dict)  # name to whether it is lost
+    dropped: list[Position] = field(default_factory=list)
+    windows: tuple[Sequence[WindowRow], Sequence[int]] = ((), ())  # of repeats: those that changed, those that ended
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the hub has to know of its log when it starts."""
+
+    last: int
+    clients: list[ClientRow]
+    agents: dict[str, bool]
+    windows: Sequence[WindowRow] = ()

@@ -1,0 +1,140 @@
+"""Many rules asked at once: which is the first whose conditions all hold, at a cost that hardly grows with them.
+
+What an event's type, its source and one value in it say about all rules is an intersection of sets. A tree of such
+steps is grown as events need it, and remembered by what stood in the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from notifyd.config_hub import HubRule
+from notifyd.hub.conditions import value_at
+from notifyd.hub.draft import Draft
+from notifyd.hub.rulesets import Key, Patterns, Place, Shape, places_of
+
+MAX_REMEMBERED = 50_000
+"""Types, sources, values and steps that are remembered, 20 MB for 200 rules: several times what 1,000 agents need.
+
+Whoever sends ever new ones has it all forgotten and grown again now and then, which costs little.
+"""
+
+MAX_REMEMBERED_TEXT = 100
+"""Characters of a type, a source or a value that is remembered: longer ones hardly come again."""
+
+_MANY = 4
+"""Members of one object that rules ask for, from which on it costs less to look first which ones it has."""
+
+
+class RuleTree:
+    """Finds the first rule whose conditions hold; a ``priority_from`` that finds a priority is one of them.
+
+    Args:
+        rules: in the order in which they are asked.
+    """
+
+    def __init__(self, rules: Sequence[HubRule]) -> None:
+        self._every = (1 << len(rules)) - 1
+        self._by_type = Patterns((rule.type, 1 << n) for n, rule in enumerate(rules))
+        self._by_source = Patterns((rule.source, 1 << n) for n, rule in enumerate(rules))
+        self._places, self._shapes = places_of(rules)
+        self._types: dict[str, int] = {}
+        self._sources: dict[str, int] = {}
+        self._roots: dict[int, _Node] = {}
+        self._nodes: dict[tuple[int, int], _Node] = {}
+        self.remembered = 0
+
+    def first(self, draft: Draft) -> int:
+        """Gives the number of the first rule that an event meets, counted from 0, or -1."""
+        event = draft.event
+        alive = self._types.get(event.type)
+        if alive is None:
+            alive = self._learn(self._types, self._by_type, event.type)
+        more = self._sources.get(event.source)
+        if more is None:
+            more = self._learn(self._sources, self._by_source, event.source)
+        node = self._roots.get(alive & more) or self._root(alive & more)
+        while (place := node.place) is not None:
+            value = value_at(draft, place.steps)
+            key = value if type(value) is str else place.key(value)
+            node = node.children.get(key) or self._branch(node, place, key)
+        return node.rule
+
+    def _learn(self, known: dict[str, int], patterns: Patterns, text: str) -> int:
+        holding = patterns.holding(text, self._every)
+        if _is_short(text):
+            self._make_room()
+            known[text] = holding
+        return holding
+
+    def _make_room(self) -> None:
+        if self.remembered >= MAX_REMEMBERED:
+            for known in (self._types, self._sources, self._roots, self._nodes):
+                known.clear()
+            self.remembered = 0
+        self.remembered += 1
+
+    def _root(self, alive: int) -> _Node:
+        node = self._node(alive, 0)
+        self._make_room()
+        self._roots[alive] = node
+        return node
+
+    def _branch(self, node: _Node, place: Place | Shape, key: Key) -> _Node:
+        """Gives the node below ``node`` for a value that it does not remember."""
+        asked = node.asked | place.bit
+        holding = 0 if key is None else place.holding(key, node.alive)
+        if holding:
+            child = self._node(node.alive & (holding | ~place.users), asked)
+        else:
+            child = node.otherwise = node.otherwise or self._node(node.alive & ~place.users, asked)
+        if key is None or ((holding or place.costly) and _is_short(key)):
+            self._make_room()
+            node.children[key] = child
+        return child
+
+    def _node(self, alive: int, asked: int) -> _Node:
+        node = self._nodes.get((alive, asked))
+        if node is None:
+            self._make_room()
+            node = self._nodes[alive, asked] = _Node(alive, asked, self._next_place(alive, asked))
+        return node
+
+    def _next_place(self, alive: int, asked: int) -> Place | Shape | None:
+        """Gives what the first rule that is left has to be asked next: of several places, the one that most need."""
+        if not alive:
+            return None
+        needed = [place for place in self._places[_lowest(alive)] if not place.bit & asked]
+        if not needed:
+            return None
+        place = max(needed, key=lambda each: (each.users & alive).bit_count())
+        if 2 * (place.users & alive).bit_count() >= alive.bit_count():
+            return place
+        shape = self._shapes[place.steps[:-1]]
+        if shape.bit & asked:
+            return place
+        open_places = [each for each in shape.places if each.users & alive and not each.bit & asked]
+        return shape if len(open_places) >= _MANY else place
+
+
+class _Node:
+    """What is known about an event on its way down: the rules that it may still meet, and what decides next."""
+
+    __slots__ = ("alive", "asked", "children", "otherwise", "place", "rule")
+
+    def __init__(self, alive: int, asked: int, place: Place | Shape | None) -> None:
+        self.alive = alive
+        self.asked = asked  # the places that have been asked, as a set
+        self.place = place
+        self.rule = _lowest(alive)  # where no place is left to ask
+        self.children: dict[Key, _Node] = {}
+        self.otherwise: _Node | None = None  # for a value that no rule's condition holds for
+
+
+def _lowest(rules: int) -> int:
+    """Gives the number of the first rule of a set, -1 for the empty set."""
+    return (rules & -rules).bit_length() - 1
+
+
+def _is_short(key: Key) -> bool:
+    return not isinstance(key, str) or len(key) <= MAX_REMEMBERED_TEXT

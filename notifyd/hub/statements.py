@@ -1,0 +1,197 @@
+"""The log's schema and statements, in words that SQLite and PostgreSQL share; what differs is the backend's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from notifyd.database import StateError, migrate
+from notifyd.hub.records import Batch, ClientRow, Memory, Position
+from notifyd.hub.windows import WindowRow
+
+if TYPE_CHECKING:
+    from notifyd.hub.backend import Backend
+
+MIGRATIONS = (
+    """
+    CREATE TABLE event (
+        "offset" INTEGER PRIMARY KEY,
+        id TEXT NOT NULL,
+        source TEXT NOT NULL,
+        type TEXT NOT NULL,
+        priority TEXT NOT NULL,
+        time TEXT NOT NULL,
+        received TEXT NOT NULL,
+        agent TEXT,
+        rule TEXT NOT NULL,
+        body TEXT NOT NULL
+    );
+    CREATE INDEX event_by_priority ON event (priority, "offset");
+    CREATE TABLE spool (
+        spool TEXT NOT NULL,
+        lane TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        PRIMARY KEY (spool, lane)
+    ) WITHOUT ROWID;
+    CREATE TABLE subscriber (
+        name TEXT PRIMARY KEY,
+        stream TEXT NOT NULL,
+        acked INTEGER NOT NULL,
+        seen TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE agent (
+        agent TEXT PRIMARY KEY,
+        lost INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE expired (
+        stream TEXT PRIMARY KEY,
+        "offset" INTEGER NOT NULL,
+        received TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    # The partial index keeps repeats that are sent to nobody out of the way of whoever reads a stream back.
+    """
+    ALTER TABLE event ADD COLUMN hint TEXT;
+    ALTER TABLE event ADD COLUMN suppressed BOOLEAN NOT NULL DEFAULT FALSE;
+    DROP INDEX event_by_priority;
+    CREATE INDEX event_by_priority ON event (priority, "offset") WHERE NOT suppressed;
+    CREATE TABLE suppression (
+        "offset" INTEGER PRIMARY KEY,
+        setting TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        opened DOUBLE PRECISION NOT NULL,
+        rule TEXT NOT NULL,
+        source TEXT NOT NULL,
+        type TEXT NOT NULL,
+        priority TEXT NOT NULL,
+        fields TEXT NOT NULL,
+        truncated INTEGER NOT NULL,
+        repeated INTEGER NOT NULL,
+        "first" TEXT,
+        "last" TEXT
+    )
+    """,
+)
+
+EVENT_COLUMNS = '"offset", id, source, type, priority, time, received, agent, rule, body, hint, suppressed'
+
+
+WINDOW_COLUMNS = ", ".join(f'"{name}"' for name in WindowRow._fields)
+
+_PUT_WINDOW = (
+    f"INSERT INTO suppression ({WINDOW_COLUMNS}) VALUES ({', '.join('?' * len(WindowRow._fields))})"  # noqa: S608
+    ' ON CONFLICT ("offset") DO UPDATE SET priority = excluded.priority, repeated = excluded.repeated,'
+    ' "first" = excluded."first", "last" = excluded."last"'
+)
+
+
+def load(cursor: Any, backend: Backend) -> Memory:
+    """Brings the schema up to date and gives what the hub has to know."""
+    migrate(cursor, [backend.ddl(script) for script in MIGRATIONS], begin=backend.begin_write)
+    # An expired offset is counted too: the newest row stays, but a person may have deleted it.
+    last = max(
+        cursor.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchone()[0]  # noqa: S608 - constants
+        for column, table in (('"offset"', "event"), ('"offset"', "expired"), ("acked", "subscriber"))
+    )
+    clients = [ClientRow(*row) for row in cursor.execute("SELECT name, stream, acked, seen FROM subscriber").fetchall()]
+    known = {agent: False for (agent,) in cursor.execute("SELECT DISTINCT agent FROM spool").fetchall()}
+    lost = {agent: bool(lost) for agent, lost in cursor.execute("SELECT agent, lost FROM agent").fetchall()}
+    windows = cursor.execute(f"SELECT {WINDOW_COLUMNS} FROM suppression").fetchall()  # noqa: S608 - a constant
+    return Memory(last, clients, known | lost, [WindowRow(*row) for row in windows])
+
+
+def write(cursor: Any, backend: Backend, batch: Batch, again: bool) -> None:
+    """Stores a batch.
+
+    Args:
+        cursor: in a transaction that is committed afterwards.
+        backend: of the database.
+        batch: what is stored; offsets ascend, and are above all that is stored.
+        again: whether it may be there already: an earlier attempt was committed, but its answer was lost.
+
+    Raises:
+        StateError: somebody else writes this log.
+    """
+    if again and batch.entries and _is_stored(cursor, batch):
+        return
+    backend.insert_events(cursor, batch.entries)
+    positions = [entry.position for entry in batch.entries if entry.position is not None]
+    cursor.executemany(
+        backend.sql(
+            "INSERT INTO spool (spool, lane, agent, sequence) VALUES (?, ?, ?, ?) ON CONFLICT (spool, lane)"
+            " DO UPDATE SET agent = excluded.agent, sequence = excluded.sequence"
+            " WHERE excluded.sequence > spool.sequence"
+        ),
+        list(_highest([*positions, *batch.dropped])),
+    )
+    cursor.executemany(
+        backend.sql(
+            "INSERT INTO subscriber (name, stream, acked, seen) VALUES (?, ?, ?, ?) ON CONFLICT (name)"
+            " DO UPDATE SET acked = excluded.acked, seen = excluded.seen"
+        ),
+        list(batch.clients),
+    )
+    cursor.executemany(
+        backend.sql(
+            "INSERT INTO agent (agent, lost) VALUES (?, ?) ON CONFLICT (agent) DO UPDATE SET lost = excluded.lost"
+        ),
+        [(agent, int(lost)) for agent, lost in batch.agents.items()],
+    )
+    changed, ended = batch.windows
+    cursor.executemany(backend.sql(_PUT_WINDOW), list(changed))
+    cursor.executemany(backend.sql('DELETE FROM suppression WHERE "offset" = ?'), [(offset,) for offset in ended])
+
+
+def _is_stored(cursor: Any, batch: Batch) -> bool:
+    newest = cursor.execute('SELECT max("offset") FROM event').fetchone()[0]
+    if newest is None or newest < batch.entries[0].offset:
+        return False
+    if newest != batch.entries[-1].offset:
+        raise StateError("another hub has written to the event log: only one may")
+    return True
+
+
+def _highest(positions: Iterable[Position]) -> Iterable[Position]:
+    highest: dict[tuple[str, str], Position] = {}
+    for position in positions:
+        known = highest.get(key := (position.spool, position.lane))
+        if known is None or position.sequence > known.sequence:
+            highest[key] = position
+    return highest.values()
+
+
+def positions(cursor: Any, backend: Backend, spool: str) -> dict[str, int]:
+    """Gives the highest stored sequence of each lane of a spool."""
+    cursor.execute(backend.sql("SELECT lane, sequence FROM spool WHERE spool = ?"), (spool,))
+    return dict(cursor.fetchall())
+
+
+def expire(cursor: Any, backend: Backend, cutoff: str, most: int) -> dict[str, int]:
+    """Deletes the oldest events whose ``received`` is before ``cutoff``, ``most`` at most; counts them by priority."""
+    if backend.begin_write:
+        cursor.execute(backend.begin_write)
+    cursor.execute(backend.sql('SELECT "offset", priority, received FROM event ORDER BY "offset" LIMIT ?'), (most + 1,))
+    rows = cursor.fetchall()
+    # Only a prefix goes, and what was read last is never part of it: it is the newest row, or the next sweep's.
+    gone = []
+    for row in rows[:-1]:
+        if row[2] >= cutoff:
+            break
+        gone.append(row)
+    if not gone:
+        return {}
+    last_of: dict[str, tuple[int, str]] = {}
+    counts: dict[str, int] = {}
+    for offset, priority, received in gone:
+        last_of[priority] = last_of["all"] = (offset, received)
+        counts[priority] = counts.get(priority, 0) + 1
+    cursor.execute(backend.sql('DELETE FROM event WHERE "offset" <= ?'), (gone[-1][0],))
+    cursor.executemany(
+        backend.sql(
+            'INSERT INTO expired (stream, "offset", received) VALUES (?, ?, ?) ON CONFLICT (stream)'
+            ' DO UPDATE SET "offset" = excluded."offset", received = excluded.received'
+        ),
+        [(stream, *last) for stream, last in last_of.items()],
+    )
+    return counts

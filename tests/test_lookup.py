@@ -1,0 +1,475 @@
+"""One lookup: what its key is, what is cached, who asks, and when it stops asking."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from notifyd.event import decode
+from notifyd.hub import lookup_cache
+from notifyd.hub.breaker import FIRST_TRIAL_S, LAST_TRIAL_S, OPENS_AFTER
+from notifyd.hub.draft import Draft
+from notifyd.hub.lookup import REFUSALS_S, Lookup
+from notifyd.hub.lookup_cache import Cache, Entry, Key
+from notifyd.hub.lookup_query import Refused
+from tests.conftest import Logged
+from tests.lookups import FakeQuery
+
+KITCHEN = {"location": "Kitchen"}
+
+
+class Bench:
+    """A lookup with a query that answers when the test says so."""
+
+    def __init__(self, *names: str, **settings: Any) -> None:
+        self.clock = Clock()
+        self.query = FakeQuery()
+        self.told: list[tuple[str, str, str, dict[str, object]]] = []
+        options: dict[str, Any] = {"cache_s": 60.0, "cache_entries": 100, "timeout_s": 2.0, **settings}
+        self.lookup = Lookup(
+            "zone",
+            names or ["zone"],
+            self.query,
+            reactor=self.clock,
+            tell=lambda *words: self.told.append(words),
+            **options,
+        )
+        self.answered: list[tuple[Key, Any]] = []
+
+    def ask(self, *keys: str) -> None:
+        """Asks for keys; what comes is in ``answered``."""
+        self.lookup.ask([(key,) for key in keys], self._note)
+
+    def _note(self, key: Key, entry: Entry | None) -> None:
+        self.answered.append((key[0], "unavailable" if entry is None or entry[2] is None else entry[1]))  # type: ignore[arg-type]
+
+    def take(self) -> list[Any]:
+        """Gives the answers that have come since the last time."""
+        answered, self.answered = self.answered, []
+        return answered
+
+    def fill(self, **attributes: Any) -> tuple[Key | None, dict[str, Any]]:
+        """Fills an event; gives the key that is missing, and what the data became."""
+        event = draft(**attributes)
+        key = self.lookup.fill(event, self.clock.seconds())
+        event.write_data()
+        return key, json.loads(bytes(event.event.data))  # type: ignore[arg-type]
+
+    def kinds(self) -> list[str]:
+        """Gives the events that were told."""
+        return [kind for kind, *_ in self.told]
+
+    def break_(self) -> None:
+        """Has the database refuse as often as it takes."""
+        for number in range(OPENS_AFTER):
+            self.ask(f"x{number}")
+            self.query.answer(fault="connection refused")
+        self.take()
+
+
+def draft(data: Any = None, **attributes: Any) -> Draft:
+    """Gives an event."""
+    line = {"id": "1", "source": "/ward3/panel", "type": "panel.alarm", "data": data or {}, **attributes}
+    return Draft(decode(json.dumps(line).encode()))
+
+
+def of_zone(zone: Any) -> dict[str, Any]:
+    """Gives data with a field."""
+    return {"fields": {"zone": zone}}
+
+
+# --- keys
+
+
+def test_a_parameter_is_a_field_else_an_attribute() -> None:
+    """Fields come first; null, lists and objects count as lacking."""
+    bench = Bench("zone", "type", "source", "id")
+    assert bench.fill(data=of_zone("7"))[0] == ("7", "panel.alarm", "/ward3/panel", "1")
+    assert bench.fill(data={"fields": {"zone": "7", "type": "own"}})[0] == ("7", "own", "/ward3/panel", "1")
+    assert bench.fill(data={"fields": {"zone": "7", "type": None}})[0] == ("7", "panel.alarm", "/ward3/panel", "1")
+    assert Bench("subject", "ward").fill(subject="s", ward=3)[0] == ("s", "3")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"fields": {}}, {"fields": None}, {"fields": ["zone"]}, {"fields": "zone"}, {"zone": "7"}, of_zone(None),
+     of_zone([]), of_zone({"a": 1}), "text"],
+)  # fmt: skip
+@pytest.mark.parametrize("names", [("zone",), ("id", "zone")])
+def test_an_event_that_lacks_a_parameter_is_not_looked_up(names: tuple[str, ...], data: Any) -> None:
+    """Its data stays as it is."""
+    bench = Bench(*names)
+    key, after = bench.fill(data=data)
+    assert key is None
+    assert "context" not in after
+    assert "unavailable" not in after
+
+
+def test_what_the_hub_sets_is_no_parameter() -> None:
+    """Nor are places that no event has."""
+    for name in ("offset", "received", "rule", "reason", "data", "extensions", "__class__"):
+        event = draft(data={"line": "x"}, **({name: "x"} if name in ("offset", "received", "rule", "reason") else {}))
+        assert Bench(name).lookup.fill(event, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "key"), [("7", "7"), (7, "7"), (7.5, "7.5"), (True, "True"), ("", ""), ("\ud800", "\ud800")]
+)
+def test_text_and_numbers_are_keys(value: Any, key: str) -> None:
+    """Numbers as the database has them bound."""
+    assert Bench().fill(data=of_zone(value))[0] == (key,)
+    assert Bench("id", "zone").fill(data=of_zone(value))[0] == ("1", key)
+
+
+def test_a_lookup_without_parameters_is_for_every_event() -> None:
+    """It has one answer."""
+    bench = Bench()
+    lookup = Lookup(
+        "on_call", [], bench.query, reactor=bench.clock, tell=print, cache_s=60, cache_entries=1, timeout_s=2
+    )
+    assert lookup.fill(draft(), 0.0) == ()
+
+
+def test_conditions_say_which_events_it_is_for() -> None:
+    """Others are not asked for, cached or not."""
+    bench = Bench(matches=lambda draft: draft.event.type == "panel.alarm")
+    assert bench.fill(data=of_zone("7"))[0] == ("7",)
+    assert bench.fill(data=of_zone("7"), type="door.open") == (None, of_zone("7"))
+
+
+# --- the cache
+
+
+def test_an_answer_is_kept_that_there_is_none_too() -> None:
+    """And that a value was refused."""
+    bench = Bench()
+    bench.ask("7", "8", "9")
+    bench.query.answer(KITCHEN, None, Refused("bad"))
+    assert bench.take() == [("7", KITCHEN), ("8", None), ("9", "unavailable")]
+    assert bench.fill(data=of_zone("7")) == (None, {**of_zone("7"), "context": {"zone": KITCHEN}})
+    assert bench.fill(data=of_zone("8")) == (None, {**of_zone("8"), "context": {"zone": None}})
+    assert bench.fill(data=of_zone("9")) == (None, {**of_zone("9"), "unavailable": ["zone"]})
+
+
+def test_an_answer_is_as_old_as_its_question() -> None:
+    """So that a change in the table shows after ``cache`` at most, however slow the answer was."""
+    bench = Bench(cache_s=60.0)
+    bench.ask("7")
+    bench.clock.advance(1.5)
+    bench.query.answer(KITCHEN)
+    bench.clock.advance(58.4)
+    assert bench.fill(data=of_zone("7"))[0] is None
+    bench.clock.advance(0.1)
+    assert bench.fill(data=of_zone("7"))[0] == ("7",)
+
+
+def test_what_was_not_used_for_longest_makes_room() -> None:
+    """Within ``cache_entries``."""
+    bench = Bench(cache_entries=2)
+    bench.ask("1", "2")
+    bench.query.answer(KITCHEN, KITCHEN)
+    bench.fill(data=of_zone("1"))
+    bench.ask("3")
+    bench.query.answer(KITCHEN)
+    assert [bench.fill(data=of_zone(zone))[0] for zone in ("1", "2", "3")] == [None, ("2",), None]
+
+
+def test_the_cache_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large rows, and large values that are asked for, push out others before there are too many of them."""
+    monkeypatch.setattr(lookup_cache, "CACHE_BYTES", 100_000)
+    for key, size in (("x", 3000), ("x" * 3000, 0)):
+        cache = Cache(60.0, 50)
+        for number in range(50):
+            cache.put((f"{number}{key}",), 0.0, {}, b"x" * size, True)
+        kept = [number for number in range(50) if cache.get((f"{number}{key}",), 1.0) is not None]
+        assert kept == list(range(50 - len(kept), 50))
+        assert 5 < len(kept) < 40
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 50)), max_size=40))
+def test_the_cache_gives_what_was_put_last_or_nothing(steps: list[tuple[int, int]]) -> None:
+    """Whatever was put, and how often."""
+    cache = Cache(10.0, 3)
+    model: dict[int, tuple[int, int]] = {}
+    for now, (key, size) in enumerate(steps):
+        cache.put((key,), now, {"n": now}, b"x" * size, True)
+        model[key] = (now, size)
+        kept = 0
+        for each, (at, _) in model.items():
+            entry = cache.get((each,), now)
+            kept += entry is not None
+            assert entry is None or (entry[1] == {"n": at} and at + 10 > now)
+        assert 1 <= kept <= 3
+    assert cache.size == sum(entry[4] for entry in cache._entries.values())
+
+
+def test_each_event_has_a_row_of_its_own() -> None:
+    """The operator's code may write into one, at any depth."""
+    bench = Bench()
+    nested = {"location": "Kitchen", "phones": ["1", "2"]}
+    bench.ask("7")
+    bench.query.answer(nested)
+    for spoil in (lambda row: row.clear(), lambda row: row["phones"].clear()):
+        event = draft(data=of_zone("7"))
+        bench.lookup.fill(event, 0.0)
+        assert event.data["context"]["zone"] == nested
+        spoil(event.data["context"]["zone"])
+
+
+# --- asking
+
+
+def test_concurrent_misses_of_one_key_ask_once() -> None:
+    """Whoever comes while it is asked gets the same answer; what else has come meanwhile is the next question."""
+    bench = Bench()
+    bench.ask("7", "8")
+    bench.ask("7", "9")
+    bench.ask("9", "10")
+    assert bench.query.asked == [[("7",), ("8",)]]
+    bench.query.answer(KITCHEN, None)
+    assert sorted(bench.take(), key=str) == [("7", KITCHEN), ("7", KITCHEN), ("8", None)]
+    assert bench.query.asked[1:] == [[("9",), ("10",)]]
+    bench.query.answer(None, KITCHEN)
+    assert bench.take() == [("9", None), ("9", None), ("10", KITCHEN)]
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_what_was_answered_before_a_fault_is_kept() -> None:
+    """A database that is too slow for all keys of a question gets on all the same."""
+    bench = Bench()
+    bench.ask("7", "8")
+    bench.query.answer(KITCHEN, fault="it does not answer in time")
+    assert bench.take() == [("7", KITCHEN), ("8", "unavailable")]
+    assert bench.fill(data=of_zone("7"))[0] is None
+    assert bench.fill(data=of_zone("8"))[0] == ("8",)
+
+
+def test_nothing_waits_behind_a_question_whose_time_is_over() -> None:
+    """While it hangs, its keys and all others go without at once; its answer is kept when it comes after all."""
+    bench = Bench()
+    bench.ask("7")
+    bench.ask("8")
+    bench.clock.advance(1.9)
+    assert bench.take() == []
+    bench.clock.advance(0.1)
+    assert bench.take() == [("7", "unavailable"), ("8", "unavailable")]
+    bench.ask("7", "9")
+    assert bench.take() == [("7", "unavailable"), ("9", "unavailable")]
+    assert len(bench.query.asked) == 1
+    bench.query.answer(KITCHEN)
+    assert bench.fill(data=of_zone("7"))[0] is None
+    bench.ask("9")
+    assert bench.query.asked[1:] == [[("9",)]]
+
+
+def test_when_one_event_could_not_wait_no_other_does() -> None:
+    """Until the question has ended; it may still be in time, and is no failure then."""
+    bench = Bench()
+    bench.ask("7")
+    bench.ask("8")
+    bench.lookup.overdue()
+    assert bench.take() == [("8", "unavailable")]
+    bench.ask("7", "9")
+    assert bench.take() == [("7", "unavailable"), ("9", "unavailable")]
+    bench.query.answer(KITCHEN)
+    assert bench.take() == [("7", KITCHEN)]
+    assert bench.told == []
+
+
+def test_whoever_is_answered_may_ask_at_once() -> None:
+    """The pipeline begins its next batch from within the answer."""
+    bench = Bench()
+    bench.lookup.ask([("7",)], lambda key, entry: bench.ask("8"))
+    bench.query.answer(KITCHEN)
+    assert bench.query.asked == [[("7",)], [("8",)]]
+    bench.query.answer(KITCHEN)
+    assert bench.take() == [("8", KITCHEN)]
+
+
+def test_a_mistake_in_a_query_is_logged_and_counts_as_a_fault(logged: Logged) -> None:
+    """Nobody waits for it."""
+    bench = Bench()
+    bench.ask("7")
+    bench.query.waiting.pop().errback(ZeroDivisionError())
+    assert bench.take() == [("7", "unavailable")]
+    assert len(logged.expect_failure(ZeroDivisionError)) == 1
+
+
+# --- the breaker
+
+
+def test_it_opens_after_failures_in_a_row_and_tells() -> None:
+    """Events then go on at once with what is cached, and without what is not."""
+    bench = Bench()
+    bench.ask("7")
+    bench.query.answer(KITCHEN)
+    for number in range(OPENS_AFTER):
+        assert bench.told == []
+        bench.ask(f"x{number}")
+        bench.clock.advance(1)
+        bench.query.answer(fault="connection refused")
+    ((kind, source, line, fields),) = bench.told
+    assert (kind, source) == ("notifyd.lookup.lost", "/hub/lookup/zone")
+    assert fields == {"lookup": "zone", "reason": "connection refused", "seconds": 2.0}
+    assert "connection refused" in line
+    bench.take()
+    bench.ask("8")
+    assert bench.take() == [("8", "unavailable")]
+    assert len(bench.query.asked) == 1 + OPENS_AFTER
+    assert bench.fill(data=of_zone("7"))[0] is None
+
+
+def test_successes_between_failures_keep_it_closed() -> None:
+    """Only failures in a row count."""
+    bench = Bench()
+    for _ in range(3):
+        for number in range(OPENS_AFTER - 1):
+            bench.ask(f"x{number}")
+            bench.query.answer(fault="connection refused")
+        bench.ask("7")
+        bench.query.answer(None)
+        bench.clock.advance(61)
+    assert bench.told == []
+
+
+def test_refused_values_are_no_failures_of_the_database() -> None:
+    """Whoever sends them must not switch the lookup off for others."""
+    bench = Bench()
+    for number in range(3 * OPENS_AFTER):
+        bench.ask(f"bad{number}")
+        bench.query.answer(Refused("invalid input syntax"))
+    assert bench.told == []
+
+
+def test_timeouts_open_it_also_when_the_answer_comes_later() -> None:
+    """A database that is always a little too slow would hold events for ever."""
+    bench = Bench()
+    for number in range(OPENS_AFTER):
+        bench.ask(f"x{number}")
+        bench.clock.advance(2.0)
+        bench.query.answer(KITCHEN)
+    assert bench.kinds() == ["notifyd.lookup.lost"]
+    assert bench.told[0][3]["reason"] == "it does not answer in time"
+
+
+def test_it_is_tried_in_the_background_less_and_less_often() -> None:
+    """With what was missed last; nobody waits for it."""
+    bench = Bench()
+    bench.break_()
+    delay, asked = FIRST_TRIAL_S, len(bench.query.asked)
+    for number in range(8):
+        bench.ask(f"late{number}")
+        bench.clock.advance(delay - 0.01)
+        assert len(bench.query.asked) == asked
+        bench.clock.advance(0.01)
+        asked += 1
+        assert bench.query.asked[-1] == [(f"late{number}",)]
+        bench.ask("other")
+        bench.ask(f"late{number + 1}")
+        assert [state for _, state in bench.take()] == ["unavailable"] * 3
+        bench.query.answer(fault="connection refused")
+        delay = min(2 * delay, LAST_TRIAL_S)
+    assert delay == LAST_TRIAL_S
+    assert bench.kinds() == ["notifyd.lookup.lost"]
+    assert len(bench.clock.getDelayedCalls()) == 1
+
+
+def test_a_trial_that_is_answered_closes_it_and_tells() -> None:
+    """The next loss begins with short trials again."""
+    bench = Bench()
+    bench.break_()
+    bench.clock.advance(FIRST_TRIAL_S)
+    bench.query.answer(fault="connection refused")
+    bench.clock.advance(2 * FIRST_TRIAL_S)
+    bench.query.answer(Refused("bad value"))
+    assert bench.kinds() == ["notifyd.lookup.lost", "notifyd.lookup.restored"]
+    assert bench.told[1][3] == {"lookup": "zone", "reason": "connection refused", "seconds": 3 * FIRST_TRIAL_S}
+    bench.ask("7")
+    bench.query.answer(KITCHEN)
+    assert bench.take() == [("7", KITCHEN)]
+    assert bench.clock.getDelayedCalls() == []
+    bench.break_()
+    bench.clock.advance(FIRST_TRIAL_S)
+    assert len(bench.query.waiting) == 1
+
+
+def test_a_trial_that_is_too_late_does_not_close_it() -> None:
+    """And the next one comes when it has ended."""
+    bench = Bench()
+    bench.break_()
+    bench.clock.advance(FIRST_TRIAL_S)
+    bench.clock.advance(100)
+    assert len(bench.query.waiting) == 1
+    bench.query.answer(KITCHEN)
+    assert bench.kinds() == ["notifyd.lookup.lost"]
+    bench.clock.advance(2 * FIRST_TRIAL_S)
+    assert len(bench.query.waiting) == 1
+
+
+# --- the log, and the end
+
+
+def test_the_log_tells_changes_of_state_and_refusals_now_and_then(logged: Logged) -> None:
+    """Not one line per event."""
+    bench = Bench()
+    for number in range(50):
+        bench.ask(f"bad{number}")
+        bench.query.answer(Refused("invalid input syntax"))
+    assert len(logged.text()) == 1
+    assert "invalid input syntax (0 more" in logged.text()[0]
+    bench.clock.advance(REFUSALS_S)
+    bench.ask("bad")
+    bench.query.answer(Refused("{braces} in it"))
+    assert "{braces} in it (49 more" in logged.text()[1]
+    bench.break_()
+    for _ in range(5):
+        bench.clock.advance(LAST_TRIAL_S)
+        bench.query.answer(fault="connection refused")
+    bench.clock.advance(LAST_TRIAL_S)
+    bench.query.answer(None)
+    assert len(logged.text()) == 4
+    assert logged.text("warn")[2] == "Lookup zone is lost, events go on without it: connection refused"
+    assert logged.text("info")[0].startswith("Lookup zone works again after ")
+
+
+def test_a_reason_with_braces_is_told_as_it_is() -> None:
+    """It is the database's text, and no format."""
+    bench = Bench()
+    for number in range(OPENS_AFTER):
+        bench.ask(f"x{number}")
+        bench.query.answer(fault="no {table} of % that name")
+    assert "no {table} of % that name" in bench.told[0][2]
+
+
+@pytest.mark.parametrize("state", ["idle", "asking", "overdue", "open", "trying"])
+def test_stopping_leaves_nothing_behind(state: str) -> None:
+    """Whoever waits goes without, and nothing is asked any more."""
+    bench = Bench()
+    if state in ("open", "trying"):
+        bench.break_()
+    if state in ("asking", "overdue"):
+        bench.ask("7")
+        bench.ask("8")
+    if state == "overdue":
+        bench.clock.advance(2)
+    if state == "trying":
+        bench.clock.advance(FIRST_TRIAL_S)
+    asked = len(bench.query.asked)
+    stopped = bench.lookup.stop()
+    assert stopped.called
+    assert bench.query.closed
+    assert bench.clock.getDelayedCalls() == []
+    waited = [("7", "unavailable"), ("8", "unavailable")]
+    assert bench.take() == (waited if state in ("asking", "overdue") else [])
+    if bench.query.waiting:
+        bench.query.answer(fault="it is closed")
+    bench.ask("9")
+    assert bench.take() == [("9", "unavailable")]
+    assert len(bench.query.asked) == asked
+    assert bench.clock.getDelayedCalls() == []
+    assert bench.kinds() in ([], ["notifyd.lookup.lost"])

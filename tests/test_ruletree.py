@@ -1,0 +1,252 @@
+"""Many rules: found as if they were asked one after the other, at a cost that hardly grows with them."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifyd.config_hub import Comparison, HubRule, parse_hub
+from notifyd.event import Priority, decode
+from notifyd.hub import ruletree
+from notifyd.hub.classify import Classifier
+from notifyd.hub.draft import Draft
+from notifyd.hub.ruletree import MAX_REMEMBERED, MAX_REMEMBERED_TEXT, RuleTree
+
+PRIORITIES = ["normal", "important", "critical", "error"]
+TYPES = ["a", "a.b", "a.bc", "b", "c.b", "x" * 150]
+TYPE_PATTERNS = [None, None, "a", "b", "a.*", "a*", "*b", "*.b*", "?.b", "[ab]", "*", "x" * 150]
+PATHS = ["x", "y", "f.x", "f.y", "f.z", "f.v", "f.w", "l.0", "l.1", "l.0.x", "f", "x.y"]
+VALUES = [
+    '"7"', "7", "7.0", '"7.0"', '"8"', "8", "9.5", '"9.5"', "-1", "true", '"true"', "1", "null", "{}", "[]", '["7"]',
+    '""', '"ab"', '"abc"', '"xabx"', '"normal"', '"critical"', '"urgent"', "1E400", "-1E400", '"Infinity"', '"nan"',
+    '"9007199254740993"', "9007199254740993", "9007199254740992", '"' + "y" * 150 + '"',
+]  # fmt: skip
+SCALARS = ["7", 7, 7.0, "8", True, "true", "", "ab", "Infinity", "1", "critical", "y" * 150]
+LIMITS = [None, None, 7, 7.0, 8, 9.5, -1, 9007199254740992, 9007199254740992.0, float("inf"), float("nan")]
+
+comparisons = st.builds(
+    Comparison,
+    glob=st.sampled_from([None, None, "a*", "*b", "*ab*", "a?", "7*", "*", "yy*"]),
+    **{name: st.sampled_from(LIMITS) for name in ("gt", "ge", "lt", "le")},
+).filter(lambda comparison: comparison != Comparison())
+expectations = st.one_of(
+    st.sampled_from(SCALARS), st.lists(st.sampled_from(SCALARS), min_size=1, max_size=4).map(tuple), comparisons
+)
+rules = st.lists(
+    st.builds(
+        HubRule,
+        type=st.sampled_from(TYPE_PATTERNS),
+        source=st.sampled_from(TYPE_PATTERNS),
+        where=st.dictionaries(st.sampled_from(PATHS), expectations, max_size=3),
+        priority_from=st.one_of(st.none(), st.none(), st.sampled_from(PATHS)),
+    ),
+    max_size=14,
+)
+values = st.sampled_from(VALUES)
+objects = st.dictionaries(st.sampled_from("xyzvw"), values, max_size=4)
+events = st.tuples(
+    st.sampled_from(TYPES), st.sampled_from(TYPES), objects, st.one_of(objects, values), st.lists(values, max_size=2)
+)
+
+
+def written(members: dict[str, str]) -> str:
+    """Gives an object of members that are written as JSON."""
+    return "{" + ",".join(f'"{name}":{value}' for name, value in members.items()) + "}"
+
+
+def line_of(event: tuple[str, str, dict[str, str], dict[str, str] | str, list[str]]) -> bytes:
+    """Gives the line of a generated event."""
+    kind, source, top, fields, several = event
+    f = fields if isinstance(fields, str) else written(fields)
+    data = written({**top, "f": f, "l": f"[{','.join(several)}]"})
+    return written({"id": '"1"', "type": f'"{kind}"', "source": f'"{source}"', "data": data}).encode()
+
+
+# --- one rule after the other, as plainly as can be ----------------------------------------------------------
+
+
+def stands_at(value: Any, path: str) -> Any:
+    """Gives what stands at a path; None for nothing, which is equal to nothing either."""
+    for step in path.split("."):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return value
+
+
+def as_text(value: Any) -> str | None:
+    """Gives a scalar's text."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if isinstance(value, bool | int | float) else None
+
+
+def as_number(value: Any) -> int | float | None:
+    """Gives the number that a value is, or that its text writes out."""
+    if isinstance(value, str):
+        if re.fullmatch(r"[-+]?[0-9]+", value):
+            return int(value)
+        return float(value) if re.fullmatch(r"[-+]?[0-9]+\.[0-9]+", value) else None  # the only ones in VALUES
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else value
+
+
+def holds(expected: Any, value: Any) -> bool:
+    """Tells whether a condition of ``where`` holds."""
+    text = as_text(value)
+    if not isinstance(expected, Comparison):
+        return text is not None and text in map(as_text, expected if isinstance(expected, tuple) else [expected])
+    if text is None or (expected.glob is not None and not fnmatch.fnmatchcase(text, expected.glob)):
+        return False
+    limits = (expected.gt, expected.ge, expected.lt, expected.le)
+    if limits == (None,) * 4:
+        return True
+    number = as_number(value)
+    return (
+        number is not None
+        and (expected.gt is None or number > expected.gt)
+        and (expected.ge is None or number >= expected.ge)
+        and (expected.lt is None or number < expected.lt)
+        and (expected.le is None or number <= expected.le)
+    )
+
+
+def first_of(rules: Sequence[HubRule], event: dict[str, Any]) -> tuple[int, str | None]:
+    """Gives the number of the first rule that matches, and what its ``priority_from`` finds."""
+    for number, rule in enumerate(rules):
+        found = None if rule.priority_from is None else stands_at(event["data"], rule.priority_from)
+        if (
+            (rule.type is None or fnmatch.fnmatchcase(event["type"], rule.type))
+            and (rule.source is None or fnmatch.fnmatchcase(event["source"], rule.source))
+            and all(holds(expected, stands_at(event["data"], path)) for path, expected in rule.where.items())
+            and (rule.priority_from is None or (isinstance(found, str) and found in PRIORITIES))
+        ):
+            return number, found
+    return -1, None
+
+
+@given(room=st.sampled_from([MAX_REMEMBERED, 7]), rules=rules, events=st.lists(events, min_size=1, max_size=12))
+def test_the_rule_is_the_one_that_asking_each_would_find(room: int, rules: list[HubRule], events: list[Any]) -> None:
+    """Whatever the events before it were, what is remembered of them, and when it is forgotten."""
+    rules = [
+        HubRule(type=rule.type, source=rule.source, where=rule.where, priority_from=rule.priority_from)
+        if rule.priority_from is not None
+        else HubRule(type=rule.type, source=rule.source, where=rule.where, priority=Priority.IMPORTANT)
+        for rule in rules
+    ]
+    classifier = Classifier(rules, Priority.ERROR)
+    with mock.patch.object(ruletree, "MAX_REMEMBERED", room):
+        for line in map(line_of, events):
+            number, found = first_of(rules, json.loads(line))
+            decision = classifier.classify(Draft(decode(line)))
+            assert decision.rule == ("default" if number < 0 else f"rule {number + 1}")
+            assert decision.priority == (found or ("error" if number < 0 else "important"))
+            explanation = classifier.explain(Draft(decode(line)))
+            assert explanation.decision == decision
+            assert len(explanation.missed) == (len(rules) if number < 0 else number)
+
+
+# --- what it costs -------------------------------------------------------------------------------------------
+
+
+def tree_of(condition: str, count: int) -> RuleTree:
+    """Compiles so many rules, each with its own number for the # in a condition."""
+    text = "\n".join(f"[[rule]]\npriority = 'normal'\n{condition.replace('#', str(n))}" for n in range(count))
+    return RuleTree(parse_hub(text, "hub.toml").rule)
+
+
+def draft_of(number: int) -> Draft:
+    """Gives the event that is meant for one of the rules of :func:`tree_of`."""
+    fields = {"zone": str(number), f"f{number}": "1", "celsius": number + 0.5}
+    data = {"line": f"ALARM {number} smoke", "fields": fields}
+    event = {"id": "1", "source": f"/w{number}/panel", "type": f"t{number}.alarm", "data": data}
+    return Draft(decode(json.dumps(event).encode()))
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'type = "t#.alarm"', 'type = "t#.*"', 'type = "t#.?*"', 'source = "/w#/*"', 'source = "*w#/*"',
+        'type = "t#.*"\nsource = "/w#/*"', 'where = { "fields.zone" = "#" }', 'where = { "fields.zone" = ["#", "x#"] }',
+        'where = { line = { glob = "ALARM # *" } }', 'where = { line = { glob = "* # *" } }',
+        'where = { "fields.celsius" = { ">" = #, "<=" = #.9 } }', 'where = { "fields.f#" = "1" }',
+        'where = { "fields.zone" = "#", "fields.f#" = "1" }',
+    ],
+)  # fmt: skip
+def test_an_event_is_asked_as_little_with_200_rules_as_with_5(condition: str) -> None:
+    """Once its like has been seen: as many look-ups in its data, and no rule is asked by itself."""
+
+    def asked(count: int) -> list[int]:
+        tree = tree_of(condition, count)
+        drafts = [draft_of(number) for number in range(count)]
+        assert [tree.first(draft) for draft in drafts] == list(range(count))
+        remembered = tree.remembered
+        with mock.patch.object(ruletree, "value_at", wraps=ruletree.value_at) as look_up:
+            assert [tree.first(draft) for draft in drafts] == list(range(count))
+        assert tree.remembered == remembered
+        return [look_up.call_count // count, look_up.call_count % count]
+
+    assert asked(200) == asked(5)
+
+
+def test_rules_that_name_an_own_field_each_cost_no_more() -> None:
+    """What fields an event has is looked up once, not every field that a rule might want."""
+    tree = tree_of('where = { "fields.f#" = "1" }', 200)
+    with mock.patch.object(ruletree, "value_at", wraps=ruletree.value_at) as look_up:
+        assert tree.first(draft_of(150)) == 150
+        assert tree.first(draft_of(300)) == -1
+    assert look_up.call_count == 3
+
+
+# --- what is remembered --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changing", ["type", "source", "line", "celsius", "fields"])
+def test_what_is_remembered_is_bounded(changing: str) -> None:
+    """A producer that sends ever new types, sources, values or fields fills no memory, and is served all the same."""
+    conditions = ["type = 't#*'", "source = '/w#*'", "where = { line = { glob = '*#' } }", "where = { celsius = # }",
+                  "where = { celsius = { '>' = # } }", "where = { f# = 1 }"]  # fmt: skip
+    tree = tree_of("\n[[rule]]\npriority='normal'\n".join(conditions), 5)
+    with mock.patch.object(ruletree, "MAX_REMEMBERED", 100):
+        for number in range(1000):
+            value = f"x{number}"
+            attributes = {"id": "1", "type": "t", "source": "s"}
+            data: dict[str, object] = {"line": "l", "celsius": -1}
+            if changing == "fields":
+                data |= {f"f{bit}": 0 for bit in range(10) if number >> bit & 1}
+            elif changing in attributes:
+                attributes[changing] = value
+            else:
+                data[changing] = value if changing == "line" else -number
+            tree.first(Draft(decode(json.dumps({**attributes, "data": data}).encode())))
+            nodes = list(tree._nodes.values())
+            held = len(nodes) + len(tree._types) + len(tree._sources) + len(tree._roots)
+            assert held + sum(len(node.children) for node in nodes) <= tree.remembered <= 100
+
+
+def test_long_texts_are_not_remembered() -> None:
+    """They may be as long as a line."""
+    tree = tree_of("where = { x = { glob = '*#*' } }", 5)
+
+    def ask(text: str) -> int:
+        event = {"id": "1", "type": text, "source": text, "data": {"x": text}}
+        tree.first(Draft(decode(json.dumps(event).encode())))
+        return tree.remembered
+
+    long, short = "x" * (MAX_REMEMBERED_TEXT + 1), "x" * MAX_REMEMBERED_TEXT
+    assert ask(long) == ask(long)  # the steps are, and they stay
+    assert ask(short) == ask(long) == tree.remembered
+    assert short in tree._types
+    assert long not in tree._types
+    assert long not in tree._sources
+    assert not any(long in node.children for node in tree._nodes.values())
