@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 $(VENV)/.built: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "notifyd needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -22,6 +22,15 @@ test: $(VENV)/.built
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	@tail -n 1 .test-output
+
+# What the benchmark wants besides: another broker, and what draws the pictures.
+$(VENV)/.bench: $(VENV)/.built
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	touch $@
+
+# make bench BENCH_ARGS='--help'
+bench: $(VENV)/.bench
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 lint: $(VENV)/.built
 	$(BIN)/ruff check .

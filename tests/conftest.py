@@ -13,6 +13,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from notifyd import database
 from notifyd.agent.spool import Spool
+from tests.ctllog import kept, sqlite_log  # noqa: F401 - fixtures
 from tests.hubkit import Hub
 from tests.logs import Logs
 from tests.postgres import postgres, postgres_server, postgres_url  # noqa: F401 - fixtures

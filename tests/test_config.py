@@ -123,6 +123,7 @@ def test_an_unknown_key_is_refused_by_its_name(text: str, key: str) -> None:
         ('[[rule]]\npriority = "normal"\nwhere = {a = [[1]]}', "rule[0].where[...][0]"),
         ('[[rule]]\npriority = "normal"\nwhere = {a = 2026-11-22}', "rule[0].where"),
         ("[limits]\nmax_producers = 0", "limits.max_producers"),
+        ('[[rule]]\nname = "default"\npriority = "normal"', "rule[0].name"),
         ("[limits]\nmax_producers = 1.5", "limits.max_producers"),
         ("[limits]\nmax_subscribers = true", "limits.max_subscribers"),
         ('[limits]\nmax_subscribers = "9"', "limits.max_subscribers"),

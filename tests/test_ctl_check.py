@@ -26,6 +26,11 @@ AGENT = '[[source]]\nname = "panel"\nport = "/dev/ttyUSB0"\n'
             "all unix:/run/x), 0 rules, events kept for 0.5",
         ),
         ('[listen]\ningest = "systemd:domain=INET:index=0"', "ingest systemd:domain=INET:index=0"),
+        (
+            '[filter]\nfactory = "tests.checked:Filter"\n[[rule]]\npriority = "normal"\n[[suppress]]\n[[suppress]]\n'
+            '[[lookup]]\nname = "zone"\nsql = "SELECT 1"\n',
+            ", 1 rule, 1 lookup, filter tests.checked:Filter, 2 suppressions, events kept for 30 days",
+        ),
     ],
 )
 def test_a_good_file_is_summed_up_in_one_line(tmp_path: Path, text: str, said: str) -> None:
@@ -46,6 +51,10 @@ def test_a_good_file_is_summed_up_in_one_line(tmp_path: Path, text: str, said: s
         (b"[listen]\nnormal = 1600", "listen.normal: expected text, got a whole number"),
         (b"[listen]\nnormal = 'tcp:99999'", "listen.normal: 'tcp:99999': 99999 is no port number"),
         (b"[limits]\nmax = 1", "limits.max: unknown key"),
+        (b'[filter]\nfactory = "nosuchmodule:F"', "filter.factory: nosuchmodule cannot be imported"),
+        (b'[filter]\nfactory = "tests.checked:none"', "filter.factory: tests.checked has no none"),
+        (b'[database]\nurl = "postgresql://h/d?frob=1"', "database.url: "),
+        (b'[[lookup]]\nname = "a"\nsql = "SELECT 1"\ndatabase = "postgresql://h:x/d?y=z"', "lookup[0].database: "),
         (b'"\\u001b[2J" = 1', "\\x1b[2J: unknown key"),
         (AGENT.encode() + b"baud = 1", "source[0].baud: unknown key"),
         (b'hub = "nowhere"\n' + AGENT.encode(), "hub: 'nowhere' is no endpoint"),
@@ -77,7 +86,7 @@ def test_help_names_the_subcommands(arguments: tuple[str, ...]) -> None:
     """Also where nothing is asked for."""
     status, out, err = run(*arguments)
     assert (status, err) == (0, "")
-    for command in ("tail", "send", "check"):
+    for command in ("tail", "send", "history", "explain", "rules", "check"):
         assert f"\n  {command} " in out
 
 
@@ -100,5 +109,5 @@ def test_a_subcommand_that_is_not_installed_is_no_subcommand(monkeypatch: pytest
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.endswith(".demo") else find(name))
     context = click.Context(main.notifyctl)
     assert isinstance(main.notifyctl, main.LazyGroup)
-    assert main.notifyctl.list_commands(context) == ["tail", "send", "check"]
+    assert main.notifyctl.list_commands(context) == ["tail", "send", "history", "explain", "rules", "check"]
     assert main.notifyctl.get_command(context, "demo") is None

@@ -53,7 +53,7 @@ class Bench:
 
     def enrich(self, *drafts: Draft, age_s: float = 0.0) -> Any:
         """Enriches a batch; gives a list that is filled when it is done."""
-        waiting = self.enricher.enrich([(draft, self.wall_s - age_s) for draft in drafts])
+        waiting = self.enricher.enrich([at(draft, self.wall_s - age_s) for draft in drafts])
         done: list[None] = []
         if waiting is None:
             return None
@@ -70,6 +70,12 @@ def draft(data: Any = None, **fields: Any) -> Draft:
     """Gives an event with fields."""
     line = {"id": "1", "source": "/s", "type": "t", "data": data if data is not None else {"fields": fields}}
     return Draft(decode(json.dumps(line).encode()))
+
+
+def at(draft: Draft, received_s: float) -> Draft:
+    """Has a draft received at a time."""
+    draft.received_s = received_s
+    return draft
 
 
 def written(draft: Draft) -> dict[str, Any]:
@@ -234,7 +240,7 @@ def test_the_oldest_event_that_waits_counts() -> None:
     bench = Bench("zone")
     bench.enrich(draft(zone="7"))
     bench.queries["zone"].answer(KITCHEN)
-    batch = [(draft(zone="7"), T0 - 1.9), (draft(zone="8"), T0 - 1.0), (draft(zone="9"), T0 - 1.5)]
+    batch = [at(draft(zone="7"), T0 - 1.9), at(draft(zone="8"), T0 - 1.0), at(draft(zone="9"), T0 - 1.5)]
     waiting = bench.enricher.enrich(batch)
     assert waiting is not None
     bench.advance(0.49)
@@ -279,7 +285,7 @@ def test_a_database_that_hangs_holds_no_event_for_longer_than_the_timeout() -> N
         mine = [at for at in arrivals if at <= now_s]
         arrivals = [at for at in arrivals if at > now_s]
         known = len(query.asked)
-        waiting = bench.enricher.enrich([(draft(zone=f"z{at}"), T0 + at) for at in mine]) if mine else None
+        waiting = bench.enricher.enrich([at(draft(zone=f"z{after}"), T0 + after) for after in mine]) if mine else None
         if len(query.asked) > known:
             asked_s = bench.wall_s
         while True:
@@ -350,7 +356,7 @@ async def test_a_lookup_asks_the_database_that_it_names_else_the_hubs_own(
     )  # fmt: skip
     enricher = Enricher(reactor, [lookup])
     event = draft(zone="7")
-    waiting = enricher.enrich([(event, T0 + 10**9)])
+    waiting = enricher.enrich([at(event, T0 + 10**9)])
     assert waiting is not None
     await bounded(waiting, 30)
     assert written(event) == {"context": {"zone": KITCHEN}}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from notifyd import event as events
 from notifyd.database import NewerSchemaError, StateError
+from notifyd.event import Event
 from notifyd.hub.log import RETRY_FIRST_S, RETRY_MOST_S
 from notifyd.hub.records import Batch, ClientRow, Entry, Position
 from tests.hubkit import CORRUPT, LOCKED, T0, Hub, hello, line, payload, pending, result, spooled, subscribe
@@ -20,10 +21,16 @@ from tests.logs import Logs
 
 def entry(offset: int, priority: str = "normal", received: float = T0, position: Position | None = None) -> Entry:
     """Gives an entry of the log."""
-    return Entry(
-        offset, str(offset), "/a", "t", priority, "2020-01-01T00:00:00Z", events.format_time(received), None, "hint",
-        b'{"id":"%d"}' % offset, position,
-    )  # fmt: skip
+    event = Event(
+        id=str(offset),
+        source="/a",
+        type="t",
+        time="2020-01-01T00:00:00Z",
+        priority=priority,
+        received=events.format_time(received),
+        rule="hint",
+    )
+    return Entry(offset, event, b'{"id":"%d"}' % offset, position)
 
 
 def fill(hub: Hub, *rows: tuple[str, float]) -> list[int]:
@@ -203,6 +210,19 @@ def test_a_locked_database_is_waited_for_with_growing_pauses(hub: Hub) -> None:
     assert pauses[0] == RETRY_FIRST_S
     assert pauses == sorted(pauses)
     assert pauses[-1] == RETRY_MOST_S
+
+
+def test_a_stranger_who_writes_the_log_is_noticed(hub: Hub) -> None:
+    """Rather than mistaken for an earlier attempt: two writers would give an offset twice."""
+    base = hub.memory.last
+    hub.writes.faults = [LOCKED]
+    waiting = pending(hub.log.append(Batch([entry(base + 1), entry(base + 2)])))
+    hub.execute("INSERT INTO event VALUES (?, '1', '/a', 't', 'normal', '', '', NULL, '', '{}', NULL, FALSE)", base + 5)
+    hub.connection.commit()
+    hub.clock.advance(RETRY_FIRST_S)
+    assert waiting[0].check(StateError)
+    assert "another hub has written to the event log" in str(waiting[0].value)
+    assert hub.rows('"offset"') == [base + 5]
 
 
 def test_a_corrupt_database_is_not_tried_again(hub: Hub) -> None:

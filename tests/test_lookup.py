@@ -473,3 +473,31 @@ def test_stopping_leaves_nothing_behind(state: str) -> None:
     assert len(bench.query.asked) == asked
     assert bench.clock.getDelayedCalls() == []
     assert bench.kinds() in ([], ["notifyd.lookup.lost"])
+
+
+# --- for whoever wants to know
+
+
+def test_the_parameter_that_an_event_lacks_is_named() -> None:
+    """The first of them, in the statement's order; an attribute counts as in a question."""
+    lookup = Bench("zone", "type", "bed").lookup
+    assert lookup.lacks(draft(data={"fields": {"bed": "1"}})) == "zone"
+    assert lookup.lacks(draft(data={"fields": {"zone": 7, "bed": None}})) == "bed"
+    assert lookup.lacks(draft(data={"fields": {"zone": "7", "bed": 1}})) is None
+    assert lookup.lacks(draft(data=[1])) == "zone"
+
+
+def test_one_event_can_be_asked_about_past_cache_and_breaker() -> None:
+    """What the database says comes as it is, and changes nothing for other events."""
+    bench = Bench()
+    bench.ask("7")
+    bench.query.answer(KITCHEN)
+    bench.break_()
+    outcomes: list[Any] = []
+    bench.lookup.inquire(draft(data={"fields": {"zone": "7"}})).addCallback(outcomes.append)
+    assert bench.query.asked[-1] == [("7",)]
+    bench.query.answer(fault="connection refused")
+    assert [outcome.fault for outcome in outcomes] == ["connection refused"]
+    bench.lookup.inquire(draft(data={})).addCallback(outcomes.append)
+    assert outcomes[1].answers == (None,)
+    bench.lookup.stop()

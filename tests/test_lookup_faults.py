@@ -217,11 +217,13 @@ async def test_events_flow_whatever_the_server_does(
 
     async def send() -> dict[str, Any]:
         """Sends a batch on its way and gives the data of its first event."""
-        batch = [(event(zone), time.time()) for zone in ("7", "8")]
+        batch = [event(zone) for zone in ("7", "8")]
+        for each in batch:
+            each.received_s = time.time()
         waiting = enricher.enrich(batch)
         if waiting is not None:
             await bounded(waiting)
-        draft = batch[0][0]
+        draft = batch[0]
         draft.write_data()
         data: dict[str, Any] = json.loads(bytes(draft.event.data))  # type: ignore[arg-type]
         assert ("context" in data) != ("unavailable" in data)

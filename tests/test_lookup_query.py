@@ -159,6 +159,14 @@ async def test_a_value_that_a_column_does_not_take_is_the_fault_of_its_key(url: 
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_value_that_is_too_deep_for_the_server_is_the_fault_of_its_key(postgres_url: str, ask: Ask) -> None:
+    """Who sends brackets shall not take the lookup from everyone: the server says 54001, and is well."""
+    answers = rows(await ask(postgres_url, "SELECT CAST(:zone AS jsonb) AS found", ("[" * 60_000,), ("[7]",)))
+    assert isinstance(answers[0], Refused)
+    assert answers[1] == {"found": [7]}
+
+
+@pytest_twisted.ensureDeferred
 async def test_numbers_beyond_the_database_are_the_fault_of_their_key(url: str, ask: Ask) -> None:
     """Beyond 64 bits, and beyond what is finite."""
     sql = "SELECT location FROM zone WHERE number = :zone"

@@ -128,7 +128,8 @@ def test_pages_leave_nothing_out(
             assert len(each_page.data) < CHUNK + 50_000
             read += each_page.data
             after = each_page.last
-        mine = [e for e in entries if not e.suppressed and stream in ("all", e.priority) and first < e.offset <= until]
+        sent = [e for e in entries if not e.suppressed and stream in ("all", e.event.priority)]
+        mine = [e for e in sent if first < e.offset <= until]
         assert read == b"".join(e.line + b"\n" for e in mine)
     finally:
         hub.close()

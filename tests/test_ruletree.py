@@ -22,38 +22,50 @@ from notifyd.hub.ruletree import MAX_REMEMBERED, MAX_REMEMBERED_TEXT, RuleTree
 
 PRIORITIES = ["normal", "important", "critical", "error"]
 TYPES = ["a", "a.b", "a.bc", "b", "c.b", "x" * 150]
-TYPE_PATTERNS = [None, None, "a", "b", "a.*", "a*", "*b", "*.b*", "?.b", "[ab]", "*", "x" * 150]
-PATHS = ["x", "y", "f.x", "f.y", "f.z", "f.v", "f.w", "l.0", "l.1", "l.0.x", "f", "x.y"]
+TYPE_PATTERNS = ["a", "b", "a.*", "a*", "*b", "*.b*", "?.b", "[ab]", "*", "x" * 150]
 VALUES = [
     '"7"', "7", "7.0", '"7.0"', '"8"', "8", "9.5", '"9.5"', "-1", "true", '"true"', "1", "null", "{}", "[]", '["7"]',
     '""', '"ab"', '"abc"', '"xabx"', '"normal"', '"critical"', '"urgent"', "1E400", "-1E400", '"Infinity"', '"nan"',
     '"9007199254740993"', "9007199254740993", "9007199254740992", '"' + "y" * 150 + '"',
 ]  # fmt: skip
 SCALARS = ["7", 7, 7.0, "8", True, "true", "", "ab", "Infinity", "1", "critical", "y" * 150]
-LIMITS = [None, None, 7, 7.0, 8, 9.5, -1, 9007199254740992, 9007199254740992.0, float("inf"), float("nan")]
+GLOBS = [None, None, "a*", "*b", "*ab*", "a?", "7*", "*", "yy*"]
+LIMITS = [7, 7.0, 8, 9.5, -1, 9007199254740992, 9007199254740992.0, float("inf"), float("nan")]
 
-comparisons = st.builds(
-    Comparison,
-    glob=st.sampled_from([None, None, "a*", "*b", "*ab*", "a?", "7*", "*", "yy*"]),
-    **{name: st.sampled_from(LIMITS) for name in ("gt", "ge", "lt", "le")},
-).filter(lambda comparison: comparison != Comparison())
+comparisons = (
+    st.dictionaries(st.sampled_from(["gt", "ge", "lt", "le"]), st.sampled_from(LIMITS), max_size=2)
+    .flatmap(
+        lambda limits: st.builds(Comparison, glob=st.sampled_from(GLOBS), **{k: st.just(limits[k]) for k in limits})
+    )
+    .filter(lambda comparison: comparison != Comparison())
+)
 expectations = st.one_of(
     st.sampled_from(SCALARS), st.lists(st.sampled_from(SCALARS), min_size=1, max_size=4).map(tuple), comparisons
 )
+# What holds for a value is tested by itself: few values, so that rules that agree in part are often asked together.
+few_expectations = st.sampled_from(
+    ["7", ("8", "ab"), Comparison(gt=7), Comparison(glob="a*"), Comparison(le=8, glob="*")]
+)
+few_values = st.sampled_from(['"7"', "8", '"ab"', '"normal"', '"critical"', "null"])
+paths = st.sampled_from(["x", "y", "f.x", "f.y", "f.z", "f.v", "l.0"])
+patterns = st.sampled_from([None, None, None, *TYPE_PATTERNS])
 rules = st.lists(
     st.builds(
         HubRule,
-        type=st.sampled_from(TYPE_PATTERNS),
-        source=st.sampled_from(TYPE_PATTERNS),
-        where=st.dictionaries(st.sampled_from(PATHS), expectations, max_size=3),
-        priority_from=st.one_of(st.none(), st.none(), st.sampled_from(PATHS)),
+        type=patterns,
+        source=patterns,
+        where=st.dictionaries(paths, few_expectations, max_size=3),
+        priority_from=st.one_of(st.none(), st.none(), st.none(), paths),
     ),
     max_size=14,
 )
-values = st.sampled_from(VALUES)
-objects = st.dictionaries(st.sampled_from("xyzvw"), values, max_size=4)
+objects = st.dictionaries(st.sampled_from("xyzvw"), few_values, max_size=5)
 events = st.tuples(
-    st.sampled_from(TYPES), st.sampled_from(TYPES), objects, st.one_of(objects, values), st.lists(values, max_size=2)
+    st.sampled_from(TYPES),
+    st.sampled_from(TYPES),
+    objects,
+    st.one_of(objects, objects, few_values),
+    st.lists(few_values, max_size=2),
 )
 
 
@@ -68,6 +80,11 @@ def line_of(event: tuple[str, str, dict[str, str], dict[str, str] | str, list[st
     f = fields if isinstance(fields, str) else written(fields)
     data = written({**top, "f": f, "l": f"[{','.join(several)}]"})
     return written({"id": '"1"', "type": f'"{kind}"', "source": f'"{source}"', "data": data}).encode()
+
+
+def with_x(value: str) -> Draft:
+    """Gives an event with a value, which is written as JSON, in its data."""
+    return Draft(decode(b'{"id":"1","type":"t","source":"s","data":{"x":%b}}' % value.encode()))
 
 
 # --- one rule after the other, as plainly as can be ----------------------------------------------------------
@@ -156,6 +173,29 @@ def test_the_rule_is_the_one_that_asking_each_would_find(room: int, rules: list[
             assert len(explanation.missed) == (len(rules) if number < 0 else number)
 
 
+def tree_for(expected: Sequence[Any]) -> RuleTree:
+    """Compiles rules that each ask for one thing at the same place."""
+    return RuleTree([HubRule(where={"x": each}, priority=Priority.NORMAL) for each in expected])
+
+
+@pytest.mark.parametrize("name", ["gt", "ge", "lt", "le"])
+def test_every_comparison_holds_as_it_does_by_itself(name: str) -> None:
+    """With each limit, for each value: below it, above it and at it."""
+    for limit in LIMITS:
+        tree = tree_for([expected := Comparison(**{name: limit})])
+        for value in VALUES:
+            assert tree.first(with_x(value)) == (0 if holds(expected, json.loads(value)) else -1), (limit, value)
+
+
+@given(expected=st.lists(expectations, min_size=2, max_size=5))
+def test_conditions_for_one_place_do_not_mix(expected: list[Any]) -> None:
+    """Of several rules the first that takes a value is found, for each value."""
+    tree = tree_for(expected)
+    for value in VALUES:
+        holding = [number for number, each in enumerate(expected) if holds(each, json.loads(value))]
+        assert tree.first(with_x(value)) == min(holding, default=-1), value
+
+
 # --- what it costs -------------------------------------------------------------------------------------------
 
 
@@ -208,6 +248,18 @@ def test_rules_that_name_an_own_field_each_cost_no_more() -> None:
     assert look_up.call_count == 3
 
 
+def test_rules_that_name_an_own_place_in_a_list_are_found() -> None:
+    """A list has no names to look up first; a text, which has no members, is no list."""
+    tree = tree_of('where = { "values.#" = "1" }', 20)
+
+    def first(values: object) -> int:
+        event = {"id": "1", "type": "t", "source": "s", "data": {"values": values}}
+        return tree.first(Draft(decode(json.dumps(event).encode())))
+
+    assert [first(["0"] * n + ["1"]) for n in range(22)] == [*range(20), -1, -1]
+    assert [first("1"), first("0"), first(None), first({}), first({"3": "1"}), first(["1"])] == [-1, -1, -1, -1, 3, 0]
+
+
 # --- what is remembered --------------------------------------------------------------------------------------
 
 
@@ -250,3 +302,15 @@ def test_long_texts_are_not_remembered() -> None:
     assert long not in tree._types
     assert long not in tree._sources
     assert not any(long in node.children for node in tree._nodes.values())
+
+
+def test_values_that_no_rule_names_are_not_remembered() -> None:
+    """They are known by a look-up anyway: numbers that only count up use no memory."""
+    tree = tree_of('where = { "fields.zone" = ["#", "x#"] }', 5)
+    assert tree.first(draft_of(100)) == -1
+    remembered = tree.remembered
+    for number in range(100, 200):
+        draft = draft_of(100)
+        draft.data["fields"]["zone"] = str(number)
+        assert tree.first(draft) == -1
+    assert tree.remembered == remembered

@@ -240,3 +240,52 @@ def test_the_count_of_repeats_survives_a_lost_answer(make_hub: Callable[..., Hub
     hub.clock.advance(61)
     assert [json.loads(each)["data"]["repeated"] for each in hub.rows("body", "rule = 'doors'")] == [2]
     assert hub.rows("id", "suppressed") == ["b", "c"]
+
+
+def test_a_window_ends_in_time_whatever_else_comes(make_hub: Callable[..., Hub]) -> None:
+    """A flood of events that a rule discards, or that are none, does not hold back what is to be told."""
+    hub = make_hub(toml=DROP + SUPPRESS)
+    hub.producer(door("a"), door("b"))
+    hub.clock.advance(59.9)
+    for _ in range(5):
+        hub.writes.faults[:] = [LOCKED]  # so that something waits whenever a batch is done
+        for noise in (line("x", type="noise"), b"no event", line("y", type="noise")):
+            hub.producer(noise)
+        hub.clock.advance(0.11)
+    assert [json.loads(each)["data"]["repeated"] for each in hub.rows("body", "rule = 'doors'")] == [1]
+
+
+def test_a_repeat_that_had_to_wait_for_the_database_is_of_the_window_in_which_it_was_received(
+    make_hub: Callable[..., Hub],
+) -> None:
+    """The window's end is told behind it, although it has come meanwhile, and though only old lines came before it."""
+    hub = make_hub(toml=SUPPRESS)
+    agent = hub.agent()
+    agent.send(spooled(1, type="t"))
+    hub.producer(door("a"), door("b"))
+    hub.clock.advance(59)
+    hub.writes.faults[:] = [LOCKED] * 5
+    hub.producer(line("holds everything up"))
+    for _ in range(4):
+        agent.send(*[spooled(1)] * 500)  # a batch of its own, of which nothing is stored
+    hub.producer(door("c"))
+    hub.clock.pump([0.5] * 20)
+    assert hub.rows("id", "suppressed") == ["b", "c"]
+    assert [json.loads(each)["data"]["repeated"] for each in hub.rows("body", "rule = 'doors'")] == [2]
+    received = hub.rows("received")
+    assert received == sorted(received)
+
+
+def test_clients_positions_do_not_wait_for_own_code(make_hub: Callable[..., Hub]) -> None:
+    """A filter that hangs in its thread is not asked about nothing: what a client has acknowledged is written."""
+    asked: list[int] = []
+
+    class Counting:
+        def characterise(self, event: Event) -> None:
+            asked.append(1)
+
+    hub = make_hub(toml=FILTER + "blocking = true", filter_object=Counting())
+    client = hub.client("normal", subscribe(name="pager"))
+    hub.clock.advance(1)
+    assert client.lines()[0].startswith(b"OK ")
+    assert not asked

@@ -10,12 +10,17 @@ from notifyd.config_hub import HubConfig, parse_hub
 from notifyd.ctl.say import CommandError, printable
 from notifyd.daemon import read_configuration
 from notifyd.endpoints import check_client, check_server
+from notifyd.hub.filtering import load_filter
+from notifyd.hub.stages import check_stages
 
 
 @click.command()
 @click.argument("file")
 def check(file: str) -> None:
-    """Check FILE, an agent.toml or a hub.toml, and say what it sets up."""
+    """Check FILE, an agent.toml or a hub.toml, and say what it sets up.
+
+    A filter is loaded as the hub would load it, with PYTHONPATH as it is here; no database is asked.
+    """
     try:
         summary = read_configuration(file, _summary)
     except ConfigurationError as error:
@@ -51,10 +56,20 @@ def _hub(settings: HubConfig, path: str) -> str:
             check_server(text)
         except ValueError as error:
             raise ConfigurationError(path, f"listen.{name}", str(error)) from None
+    check_stages(settings, path)
+    if settings.filter is not None:
+        load_filter(settings.filter, path)
     ports = ", ".join(f"{name} {text}" for name, text in listeners.items())
+    stages = [_count(len(settings.rule), "rule")]
+    if settings.lookup:
+        stages.append(_count(len(settings.lookup), "lookup"))
+    if settings.filter is not None:
+        stages.append(f"filter {settings.filter.factory}")
+    if settings.suppress:
+        stages.append(_count(len(settings.suppress), "suppression"))
     return (
         f"configures notify-hub: {_count(len(listeners), 'port')} ({ports}), "
-        f"{_count(len(settings.rule), 'rule')}, events kept for {settings.database.retention / 86_400:g} days"
+        f"{', '.join(stages)}, events kept for {settings.database.retention / 86_400:g} days"
     )
 
 

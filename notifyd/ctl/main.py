@@ -12,7 +12,7 @@ import click
 from notifyd import __version__
 from notifyd.ctl.say import complain
 
-COMMANDS = ("tail", "send", "check", "demo")
+COMMANDS = ("tail", "send", "history", "explain", "rules", "check", "demo")
 """Each is a click command of that name in the module of that name beside this one."""
 
 
@@ -39,7 +39,7 @@ def _module(command: str) -> str:
 @click.version_option(__version__, prog_name="notifyctl")
 @click.pass_context
 def notifyctl(ctx: click.Context) -> None:
-    """Watch, send and check events of a notify-hub."""
+    """Watch, send, explain and check events of a notify-hub."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
+import click
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
+
+from notifyd.ctl.say import complain
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -32,6 +36,21 @@ def run(reactor: Any, work: Deferred[int], interrupt: Callable[[], object]) -> N
     work.addCallback(leave).addErrback(_broken)
     reactor.run(installSignalHandlers=False)
     leave(1)
+
+
+async def told(reactor: Any, work: Awaitable[int]) -> int:
+    """Gives the exit status of ``work``; what went wrong in it is told in one line."""
+    await deferLater(reactor, 0)  # until the reactor runs, Ctrl-C would go to whatever the work calls
+    try:
+        return await work
+    except click.ClickException as error:
+        complain(error.format_message())
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        complain(f"cannot write to standard output: {error.strerror}")
+        return 1
 
 
 def leave(status: int) -> NoReturn:

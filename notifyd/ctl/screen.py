@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,12 +62,16 @@ class Screen:
 
     def write(self, lines: list[bytes]) -> None:
         """Writes one row an event, and a line where another day begins; the first call writes the header."""
+        write_all(self._fd, self.render(map(describe, lines)).encode(self._encoding, "replace"))
+
+    def render(self, rows: Iterable[Row]) -> str:
+        """Gives what :meth:`write` would write of rows."""
         with self._console.capture() as capture:
             if not self._begun:
                 self._begun = True
                 self._print_header()
             table = self._table()
-            for row in map(describe, lines):
+            for row in rows:
                 if row.when is not None and row.when.date() != self._day:
                     self._day = row.when.date()
                     self._print(table)
@@ -75,7 +79,7 @@ class Screen:
                     table = self._table()
                 _add(table, row)
             self._print(table)
-        write_all(self._fd, capture.get().encode(self._encoding, "replace"))
+        return capture.get()
 
     def _print_header(self) -> None:
         table = self._table()

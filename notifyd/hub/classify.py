@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec import UNSET
 
@@ -32,6 +32,11 @@ class Decision:
     reason: str | None = None
     attributes: Attributes | None = None
     drop: bool = False
+    word: str = field(init=False, repr=False)
+    """The priority as it stands in the event: an enum's ``value`` would cost each event as much as its rules."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "word", self.priority.value)
 
 
 @dataclass(frozen=True, slots=True)

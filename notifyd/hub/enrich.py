@@ -74,11 +74,11 @@ class Enricher:
         self._lookups = tuple(lookups)
         self._now = now
 
-    def enrich(self, drafts: Sequence[tuple[Draft, float]]) -> Deferred[None] | None:
+    def enrich(self, drafts: Sequence[Draft]) -> Deferred[None] | None:
         """Fills drafts in.
 
         Args:
-            drafts: each with when it was received, in seconds since 1970.
+            drafts: the events.
 
         Returns:
             None when it is done, which it is where everything is cached; else a Deferred that fires in bounded time,
@@ -87,7 +87,7 @@ class Enricher:
         now_s = self._clock.seconds()
         lookups = self._lookups
         missed: dict[Lookup, _Wait] = {}
-        for draft, received_s in drafts:
+        for draft in drafts:
             try:
                 draft.disown_context()
                 for lookup in lookups:
@@ -95,8 +95,8 @@ class Enricher:
                     if key is not None:
                         wait = missed.get(lookup)
                         if wait is None:
-                            wait = missed[lookup] = _Wait(lookup, received_s)
-                        wait.add(key, draft, received_s)
+                            wait = missed[lookup] = _Wait(lookup, draft.received_s)
+                        wait.add(key, draft)
             except Exception:  # noqa: BLE001 - a mistake of ours must cost one event's context, not the hub
                 self.logger.failure("An event could not be looked up.")
         if not missed:
@@ -122,9 +122,9 @@ class _Wait:
         self._timer: Any = None
         self._begun = False
 
-    def add(self, key: Key, draft: Draft, received_s: float) -> None:
+    def add(self, key: Key, draft: Draft) -> None:
         self._drafts.setdefault(key, []).append(draft)
-        self._oldest_s = min(self._oldest_s, received_s)
+        self._oldest_s = min(self._oldest_s, draft.received_s)
 
     def begin(self, clock: Any, now_s: float) -> bool:
         """Asks; tells whether there is anything left to wait for."""

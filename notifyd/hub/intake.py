@@ -140,7 +140,4 @@ def rejected_entry(offset: int, line: bytes, reason: str, received: str, positio
         reason=reason,
         data=events.raw_data(events.quote_line(line)),
     )
-    return Entry(
-        offset, event.id, event.source, event.type, Priority.ERROR.value, received, received, None,
-        "default", events.encode(event), position,
-    )  # fmt: skip
+    return Entry(offset, event, events.encode(event), position)

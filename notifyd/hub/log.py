@@ -104,7 +104,7 @@ class EventLog:
             await self.append(first)
             await self.append(second)
             entries[:] = first.entries + second.entries
-        elif entries and not (entries[0].source == "/hub/ingest" and entries[0].type == "notifyd.rejected"):
+        elif entries and not _is_refusal(entries[0]):
             self.log.error("The database refuses an event: {error}", error=error, offset=entries[0].offset)
             entries[0] = self._refused(entries[0], f"the database refuses it: {error}")
             await self.append(batch)
@@ -177,3 +177,7 @@ class EventLog:
         if not self.away:
             self.away = True
             self.log.error("The database cannot be used; nothing is acknowledged until it can: {error}", error=error)
+
+
+def _is_refusal(entry: Entry) -> bool:
+    return entry.event.source == "/hub/ingest" and entry.event.type == "notifyd.rejected"

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from notifyd import event as events
@@ -129,6 +129,16 @@ class Lookup:
             self._running.overdue = True
         self._fail_next()
 
+    def lacks(self, draft: Draft) -> str | None:
+        """Gives the first parameter that an event lacks; None where it has all of them."""
+        fields = draft.data.get("fields")
+        return next((name for name in self._names if self._value(draft.event, fields, name) is None), None)
+
+    def inquire(self, draft: Draft) -> Deferred[Outcome]:
+        """Asks about one event that lacks nothing, past cache and breaker: for whoever wants to know what is wrong."""
+        key = self._key(draft.event, draft.data.get("fields"))
+        return succeed(Outcome((None,))) if key is None else self._query.ask([key])
+
     def stop(self) -> Deferred[None]:
         """Ends it in bounded time; whoever waits goes without."""
         self._stopped = True
@@ -146,13 +156,18 @@ class Lookup:
         """Gives the values of the parameters, None where the event lacks one."""
         key: list[Plain] = []
         for name in self._names:
-            value = fields.get(name) if isinstance(fields, dict) else None
-            if value.__class__ is not str:
-                value = self._plain(value)
-                if value is None and (value := self._plain(_attribute(event, name))) is None:
-                    return None
+            value = self._value(event, fields, name)
+            if value is None:
+                return None
             key.append(value)
         return tuple(key)
+
+    def _value(self, event: Event, fields: Any, name: str) -> Plain | None:
+        value = fields.get(name) if isinstance(fields, dict) else None
+        if value.__class__ is str:
+            return value
+        value = self._plain(value)
+        return self._plain(_attribute(event, name)) if value is None else value
 
     def _plain(self, value: Any) -> Plain | None:
         if isinstance(value, str):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from notifyd import postgresql
 from notifyd.database import StateError
 from notifyd.hub.lookup_cache import Key, Plain
 from notifyd.hub.lookup_query import Answer, OutOfTimeError, Refused
@@ -26,6 +27,9 @@ PIPELINE_KEYS = 100
 
 CONNECT_S = 2
 """For how long a server may take to let the hub in, by each of its addresses; psycopg knows nothing shorter."""
+
+_OF_A_VALUE = ("22", "54")
+"""Classes of errors that a value makes, the database being well: it is malformed, or too deep or too long."""
 
 _DEFAULTS: dict[str, object] = {
     "connect_timeout": CONNECT_S,
@@ -52,17 +56,12 @@ class PostgresqlConnector:
     dbapi = "psycopg"
 
     def __init__(self, url: str, select: SelectText, timeout_s: float) -> None:
-        try:
-            import psycopg
-        except ImportError as error:
-            reason = f"PostgreSQL needs psycopg, which cannot be loaded ({error}): pip install 'notifyd[postgresql]'"
-            raise StateError(reason) from None
-        self._psycopg = psycopg
+        self._psycopg = psycopg = postgresql.psycopg()
         # It would say on standard error, once more and unasked, that a pipeline's connection is lost.
         logging.getLogger("psycopg").setLevel(logging.ERROR)
         try:
-            parameters = psycopg.conninfo.conninfo_to_dict(url)
-        except psycopg.Error as error:
+            parameters = postgresql.parse_url(url)
+        except ValueError as error:
             raise StateError(f"the URL of a lookup's database cannot be used: {error}") from None
         settings = f"-c default_transaction_read_only=on -c statement_timeout={max(1, round(timeout_s * 1000))}"
         self._parameters: dict[str, Any] = {
@@ -75,7 +74,7 @@ class PostgresqlConnector:
         self._text = f"SELECT * FROM (\n{select.text}\n) AS notifyd_lookup LIMIT 1".encode()  # noqa: S608
         self._names = select.names
         self._socket: socket.socket | None = None
-        # What a value or a row can do: errors of the server's class 22, and what cannot be read as Python's.
+        # What a row can do, beside the errors of the server in _OF_A_VALUE: what cannot be read as Python's.
         self._unreadable = (psycopg.DataError, RefusedError, ValueError, ArithmeticError, RecursionError)
 
     def plain(self, value: int | float) -> Plain:
@@ -134,7 +133,7 @@ class PostgresqlConnector:
         except self._psycopg.errors.QueryCanceled:
             raise OutOfTimeError from None
         except self._psycopg.Error as error:
-            if (error.sqlstate or "").startswith("22"):
+            if (error.sqlstate or "").startswith(_OF_A_VALUE):
                 return Refused(self.reason(error))
             raise
         return self._first_row(cursor)

@@ -135,11 +135,18 @@ class _Pool(adbapi.ConnectionPool):
 
     def __init__(self, connector: Connector, reactor: Any) -> None:
         super().__init__(connector.dbapi, cp_min=1, cp_max=1, cp_noisy=False, cp_reactor=reactor)
-        self.threadpool.threadFactory = _DaemonThread
         self._connector = connector
         self._lock = threading.Lock()
         self._open: Any = None
         self.reused = False  # the connection has worked before, and may have been lost since
+
+    def _start(self) -> None:
+        """Begins; the end of the process must not join the thread, which may hang in a question for ever."""
+        self.threadpool.threadFactory = _DaemonThread  # the first thread is made here
+        super()._start()
+        if self.shutdownID:
+            self._reactor.removeSystemEventTrigger(self.shutdownID)
+            self.shutdownID = None
 
     def connect(self) -> Any:
         """Gives the connection, a new one where there is none that works."""
@@ -269,10 +276,6 @@ class PoolQuery:
         """Goes on without a question that does not end: its thread closes the pool when it comes back."""
         self._hangs = True
         asking = self._end_question()
-        pool = self._pool
-        if pool is not None and pool.shutdownID:  # it would join the thread, and so hang with it
-            self._reactor.removeSystemEventTrigger(pool.shutdownID)
-            pool.shutdownID = None
         self._fire_idle()
         if asking is not None:
             asking.callback(Outcome((), "it is closed"))

@@ -89,12 +89,11 @@ class Pipeline:
         self._fail = fail
         self._now = now
         self._queue: deque[Parcel] = deque()
+        self._open = _OpenBatch()
         self._agents: dict[str, bool] = {}
-        self._running = False
-        self._stopped = False
+        self._preparing = self._storing = self._stopped = False
         self._timer: Any = None
         self._window_timer: Any = None
-        self._windows_wait = False
         self._told_full = False
         self._idle: list[Deferred[None]] = []
 
@@ -106,7 +105,7 @@ class Pipeline:
     def submit(self, parcel: Parcel) -> None:
         """Queues a parcel; its producer is told when it is durable."""
         self._queue.append(parcel)
-        self._start()
+        self._prepare()
 
     def own_event(self, kind: str, source: str, line: str, fields: dict[str, object]) -> None:
         """Queues an event of the hub's own; it is given its id when it is stored."""
@@ -121,16 +120,158 @@ class Pipeline:
     def wake(self, urgent: bool) -> None:
         """Has clients' positions written: at once, or within :data:`POSITION_DELAY_S`."""
         if urgent:
-            self._start()
-        elif self._timer is None and not self._running and not self._stopped:
-            self._timer = self._reactor.callLater(POSITION_DELAY_S, self._start)
+            self._store()
+        elif self._timer is None and not self._storing and not self._stopped:
+            self._timer = self._reactor.callLater(POSITION_DELAY_S, self._store)
 
     def start(self) -> None:
         """Begins to end windows of repeats; those that a crash left open go on."""
         self._watch_windows()
 
+    async def stop(self) -> None:
+        """Stores what is queued, and the positions that wait; nothing is taken after."""
+        self._prepare()
+        self._store()
+        while self._preparing or self._storing:
+            done: Deferred[None] = Deferred()
+            self._idle.append(done)
+            await done
+        self._stopped = True
+        self._cancel_timers()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._timer, self._window_timer):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._timer = self._window_timer = None
+
+    def _broken(self, failure: Any) -> None:
+        if not failure.check(StateError):
+            self.logger.failure("The pipeline is broken.", failure)
+        self._stopped = True
+        self._preparing = self._storing = False
+        self._fail(failure.value)
+        self._tell_idle()
+
+    def _tell_idle(self) -> None:
+        waiting, self._idle = self._idle, []
+        for done in waiting:
+            done.callback(None)
+
+    # --- preparing: from the queue into the batch that is open, also while another one is being stored
+
+    def _prepare(self) -> None:
+        if not self._preparing and not self._stopped and self._queue:
+            self._preparing = True
+            Deferred.fromCoroutine(self._prepare_all()).addErrback(self._broken)
+
+    async def _prepare_all(self) -> None:
+        while self._queue and not self._open.is_full:
+            parcels = self._gather()
+            items: list[Draft | Refusal] = []
+            for parcel in parcels:
+                self._intake.read(parcel, items)
+            outcomes = await self._ask(items)
+            # What waits was received before now: windows are to end for it as if it had not waited.
+            until_s = self._queue[0].received_s if self._queue else self._now()
+            self._settler.settle(items, outcomes, until_s, self._open.batch)
+            self._open.add(parcels)
+            self._store()
+        self._preparing = False
+        if not self._storing:
+            self._tell_idle()
+
+    def _gather(self) -> list[Parcel]:
+        """Takes whole parcels up to about one batch: a parcel is at most what one read brought."""
+        parcels: list[Parcel] = []
+        count, size = self._open.count, self._open.size
+        while self._queue and count < BATCH_EVENTS and size < BATCH_BYTES:
+            parcels.append(parcel := self._queue.popleft())
+            count += len(parcel.lines)
+            size += parcel.size
+        return parcels
+
+    async def _ask(self, items: Sequence[Draft | Refusal]) -> Sequence[Outcome] | None:
+        """Adds what databases and the operator's own code know; the hub's own events are not theirs to judge."""
+        if self._enricher is None and self._own_code is None:
+            return None
+        drafts = [item for item in items if isinstance(item, Draft) and not item.own]
+        if not drafts:
+            return None
+        if self._enricher is not None:
+            waiting = self._enricher.enrich(drafts)
+            if waiting is not None:
+                await waiting
+        else:
+            for draft in drafts:
+                draft.disown_context()
+        if self._own_code is None:
+            return None
+        answers = iter(await self._own_code.run(drafts, [draft.received for draft in drafts]))
+        return [next(answers) if isinstance(item, Draft) and not item.own else None for item in items]
+
+    # --- storing: one batch at a time, then telling of it
+
+    def _store(self) -> None:
+        if not self._storing and not self._stopped and self._has_work:
+            self._storing = True
+            if self._timer is not None and self._timer.active():
+                self._timer.cancel()
+            self._timer = None
+            Deferred.fromCoroutine(self._store_all()).addErrback(self._broken)
+
+    @property
+    def _has_work(self) -> bool:
+        clients = self.clients
+        return bool(self._open.parcels or self._open.batch.entries or self._agents) or (
+            clients is not None and clients.dirty
+        )
+
+    async def _store_all(self) -> None:
+        while self._has_work:
+            opened, self._open = self._open, _OpenBatch()
+            batch = opened.batch
+            self._settler.close(batch)
+            batch.clients = self.clients.take() if self.clients is not None else []
+            batch.agents, self._agents = self._agents, {}
+            await self._log.append(batch)
+            self._publish(batch)
+            self._watch_windows()
+            if self.clients is not None:
+                self.clients.written(batch.clients)
+            self._acknowledge(opened.parcels)
+            self._prepare()
+        self._storing = False
+        if not self._preparing:
+            self._tell_idle()
+
+    def _publish(self, batch: Batch) -> None:
+        for position in batch.dropped:
+            self._spools.stored(position)
+        entries = batch.entries
+        if not entries:
+            return
+        for entry in entries:
+            if entry.position is not None:
+                self._spools.stored(entry.position)
+        self.stored += len(entries)
+        sent = [(entry.offset, str(entry.event.priority), entry.line) for entry in entries if not entry.suppressed]
+        self._backplane.publish(sent, entries[-1].offset)
+
+    def _acknowledge(self, parcels: Sequence[Parcel]) -> None:
+        by_producer: dict[int, list[Parcel]] = {}
+        for parcel in parcels:
+            if parcel.producer is not None:
+                by_producer.setdefault(id(parcel.producer), []).append(parcel)
+        for mine in by_producer.values():
+            producer = mine[0].producer
+            assert producer is not None  # noqa: S101 - only such were gathered
+            producer.stored(mine)
+
+    # --- windows of repeats
+
     def _watch_windows(self) -> None:
-        """Has a batch made, though nothing may have come, when the next window ends."""
+        """Has the next window ended, though nothing may have come."""
         if self._suppressor is None or self._stopped:
             return
         if self._suppressor.is_full and not self._told_full:
@@ -146,113 +287,31 @@ class Pipeline:
 
     def _end_windows(self) -> None:
         self._window_timer = None
-        self._windows_wait = True
-        self._start()
-
-    async def stop(self) -> None:
-        """Stores what is queued, and the positions that wait; nothing is taken after."""
-        self._start()
-        if self._running:
-            done: Deferred[None] = Deferred()
-            self._idle.append(done)
-            await done
-        self._stopped = True
-        self._cancel_timer()
-
-    def _cancel_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-        if self._stopped and self._window_timer is not None:
-            self._window_timer.cancel()
-            self._window_timer = None
-
-    def _start(self) -> None:
-        if self._running or self._stopped:
+        if self._preparing or self._queue:
+            self._watch_windows()  # what waits was received before: it comes first
             return
-        self._running = True
-        self._cancel_timer()
-        Deferred.fromCoroutine(self._run()).addErrback(self._broken)
+        self._settler.end_windows(self._now(), self._open.batch)
+        self._store()
+        if not self._storing:
+            self._watch_windows()
 
-    def _broken(self, failure: Any) -> None:
-        if not failure.check(StateError):
-            self.logger.failure("The pipeline is broken.", failure)
-        self._stopped = True
-        self._fail(failure.value)
-        self._end_run()
 
-    async def _run(self) -> None:
-        while self._queue or self._agents or self._windows_wait or (self.clients is not None and self.clients.dirty):
-            await self._one_batch()
-        self._end_run()
+class _OpenBatch:
+    """The batch into which events are settled, and the parcels that they came in."""
 
-    def _end_run(self) -> None:
-        self._running = False
-        waiting, self._idle = self._idle, []
-        for done in waiting:
-            done.callback(None)
+    def __init__(self) -> None:
+        self.batch = Batch()
+        self.parcels: list[Parcel] = []
+        self.count = 0
+        self.size = 0
 
-    async def _one_batch(self) -> None:
-        parcels = self._gather()
-        items: list[Draft | Refusal] = []
-        for parcel in parcels:
-            self._intake.read(parcel, items)
-        outcomes = await self._ask(items)
-        clients = self.clients.take() if self.clients is not None else []
-        agents, self._agents = self._agents, {}
-        batch = Batch([], clients, agents)
-        self._windows_wait = False
-        self._settler.settle(items, outcomes, self._now(), batch)
-        await self._log.append(batch)
-        self._publish(batch)
-        self._watch_windows()
-        if self.clients is not None:
-            self.clients.written(clients)
-        by_producer: dict[int, list[Parcel]] = {}
-        for parcel in parcels:
-            if parcel.producer is not None:
-                by_producer.setdefault(id(parcel.producer), []).append(parcel)
-        for mine in by_producer.values():
-            producer = mine[0].producer
-            assert producer is not None  # noqa: S101 - only such were gathered
-            producer.stored(mine)
+    def add(self, parcels: Sequence[Parcel]) -> None:
+        """Notes whose events have been settled into the batch."""
+        self.parcels += parcels
+        self.count += sum(len(parcel.lines) for parcel in parcels)
+        self.size += sum(parcel.size for parcel in parcels)
 
-    def _gather(self) -> list[Parcel]:
-        """Takes whole parcels up to about one batch: a parcel is at most what one read brought."""
-        parcels: list[Parcel] = []
-        count = size = 0
-        while self._queue and count < BATCH_EVENTS and size < BATCH_BYTES:
-            parcels.append(parcel := self._queue.popleft())
-            count += len(parcel.lines)
-            size += parcel.size
-        return parcels
-
-    async def _ask(self, items: Sequence[Draft | Refusal]) -> Sequence[Outcome] | None:
-        """Adds what databases and the operator's own code know; the hub's own events are not theirs to judge."""
-        if self._enricher is None and self._own_code is None:
-            return None
-        drafts = [item for item in items if isinstance(item, Draft) and not item.own]
-        if self._enricher is not None:
-            waiting = self._enricher.enrich([(draft, draft.received_s) for draft in drafts])
-            if waiting is not None:
-                await waiting
-        else:
-            for draft in drafts:
-                draft.disown_context()
-        if self._own_code is None:
-            return None
-        answers = iter(await self._own_code.run(drafts, [draft.received for draft in drafts]))
-        return [next(answers) if isinstance(item, Draft) and not item.own else None for item in items]
-
-    def _publish(self, batch: Batch) -> None:
-        for position in batch.dropped:
-            self._spools.stored(position)
-        entries = batch.entries
-        if not entries:
-            return
-        for entry in entries:
-            if entry.position is not None:
-                self._spools.stored(entry.position)
-        self.stored += len(entries)
-        sent = [(entry.offset, entry.priority, entry.line) for entry in entries if not entry.suppressed]
-        self._backplane.publish(sent, entries[-1].offset)
+    @property
+    def is_full(self) -> bool:
+        """Whether what comes next waits for the next batch."""
+        return self.count >= BATCH_EVENTS or self.size >= BATCH_BYTES

@@ -117,11 +117,25 @@ def _before_first(cursor: Any, backend: Backend, stream: str, otherwise: int) ->
 
 
 def _since(cursor: Any, backend: Backend, stream: str, moment: str, end: int) -> int:
-    """Searches the log by halves: ``received`` ascends with the offset, save where the clock was set back."""
     _begin(cursor, backend)
     expired = cursor.execute(backend.sql("SELECT received FROM expired WHERE stream = ?"), (stream,)).fetchone()
     if expired is not None and expired[0] >= moment:
         return 0  # some of what is asked for has expired: reading from the very beginning tells the gap
+    return search(cursor, backend, moment, end)
+
+
+def search(cursor: Any, backend: Backend, moment: str, end: int) -> int:
+    """Searches the log by halves: ``received`` ascends with the offset, save where the clock was set back.
+
+    Args:
+        cursor: in a transaction that only reads.
+        backend: of the database.
+        moment: RFC 3339 in the hub's own format.
+        end: the answer where there is no such event.
+
+    Returns:
+        The offset behind which the first event with ``received`` at or after ``moment`` comes.
+    """
     low = cursor.execute('SELECT coalesce(min("offset"), 0) FROM event').fetchone()[0]
     high = end + 1
     while low < high:

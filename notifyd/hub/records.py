@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
+from notifyd.event import Event
 from notifyd.hub.windows import WindowRow
 
 
-class Position(NamedTuple):
+class Position(msgspec.Struct, frozen=True, gc=False):
     """How far a spool's lane has come: set when the event that carries it is stored, or dropped by a rule."""
 
     spool: str
@@ -18,19 +21,20 @@ class Position(NamedTuple):
     sequence: int
 
 
-@dataclass(slots=True)
-class Entry:
-    """An event that is about to be stored: its columns, its line, and what its storing says about its spool."""
+class Entry(msgspec.Struct, gc=False):
+    """An event that is about to be stored.
+
+    Attributes:
+        offset: its place in the log.
+        event: as it is sent, with ``offset``, ``received``, ``priority`` and ``rule``.
+        line: the same, encoded.
+        position: what its storing says about its spool.
+        hint: the priority that its producer gave it.
+        suppressed: whether it repeats another and is sent to nobody.
+    """
 
     offset: int
-    id: str
-    source: str
-    type: str
-    priority: str
-    time: str
-    received: str
-    agent: str | None
-    rule: str
+    event: Event
     line: bytes
     position: Position | None = None
     hint: str | None = None
@@ -38,9 +42,10 @@ class Entry:
 
     def row(self) -> tuple[object, ...]:
         """Gives the columns of table ``event``."""
+        event, position = self.event, self.position
         return (
-            self.offset, self.id, self.source, self.type, self.priority, self.time, self.received, self.agent,
-            self.rule, self.line.decode(), self.hint, self.suppressed,
+            self.offset, event.id, event.source, event.type, event.priority, event.time, event.received,
+            None if position is None else position.agent, event.rule, self.line.decode(), self.hint, self.suppressed,
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 from notifyd import config, config_hub
 from notifyd.config import ConfigurationError
 from notifyd.config_hub import HubConfig
-from notifyd.daemon import Daemon, DaemonOptions, use_monotonic_clock
+from notifyd.daemon import Daemon, DaemonOptions, share_interpreter, use_monotonic_clock
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_server, is_exposed
 from notifyd.hub.agents import AgentWatch
@@ -83,6 +83,7 @@ class HubDaemon(Daemon):
         filter_object = None if self.settings.filter is None else load_filter(self.settings.filter, "hub.toml")
         prepare_folder(self.state)
         self._lock.acquire()
+        share_interpreter()
         settings, reactor = self.settings, self.reactor
 
         backend = open_backend(settings.database.url, self.state)
@@ -214,7 +215,7 @@ class HubDaemon(Daemon):
 
 
 def _refused(entry: Entry, reason: str) -> Entry:
-    return rejected_entry(entry.offset, entry.line, reason, entry.received, entry.position)
+    return rejected_entry(entry.offset, entry.line, reason, str(entry.event.received), entry.position)
 
 
 def _shown(address: Any) -> str:

@@ -49,19 +49,17 @@ class Settler:
         self._counters = counters
 
     def settle(
-        self, items: Sequence[Draft | Refusal], outcomes: Sequence[Outcome] | None, now_s: float, batch: Batch
+        self, items: Sequence[Draft | Refusal], outcomes: Sequence[Outcome] | None, until_s: float, batch: Batch
     ) -> None:
         """Adds entries, and positions of what is discarded, to a batch.
 
         Args:
             items: in their order.
             outcomes: what the operator's own code has said of each; None where there is none.
-            now_s: the wall clock, for windows of repeats that end while nothing comes.
+            until_s: when what comes next was received, or the time where nothing waits: windows of repeats that
+                have ended by then are told, also where nothing comes that is stored.
             batch: is added to.
         """
-        if self._suppressor is not None and not items:
-            for summary in self._suppressor.due(now_s):
-                self._tell(summary, events.format_time(now_s), batch)
         for index, item in enumerate(items):
             if isinstance(item, Refusal):
                 self._refuse(item.line, item.reason, item, batch)
@@ -71,6 +69,16 @@ class Settler:
             except Exception as error:  # noqa: BLE001 - a mistake of ours must cost one event's priority, not the hub
                 self.logger.failure("An event could not be processed.")
                 self._refuse(item.line, f"it could not be processed: {type(error).__name__}", item, batch)
+        self.end_windows(until_s, batch)
+
+    def end_windows(self, until_s: float, batch: Batch) -> None:
+        """Adds what tells of the windows of repeats that have ended; no event received before may wait."""
+        if self._suppressor is not None:
+            for summary in self._suppressor.due(until_s):
+                self._tell(summary, events.format_time(until_s), batch)
+
+    def close(self, batch: Batch) -> None:
+        """Adds what is written along with a batch, once nothing more comes into it."""
         if self._suppressor is not None:
             batch.windows = self._suppressor.take_changes()
 
@@ -81,43 +89,36 @@ class Settler:
 
     def _settle(self, draft: Draft, outcome: Outcome, batch: Batch) -> None:
         event = draft.event
-        decision = self._decide(draft, outcome)
+        decision = self._classifier.classify(draft) if outcome is None else decision_of(outcome)
         if decision.drop:
             dropped = self._counters.dropped
             dropped[decision.rule] = dropped.get(decision.rule, 0) + 1
             if draft.position is not None:
                 batch.dropped.append(draft.position)
             return
-        priority = decision.priority.value
         suppressed = False
         if self._suppressor is not None:
             for summary in self._suppressor.due(draft.received_s):
                 self._tell(summary, draft.received, batch)
             suppressed = self._suppressor.judge(
-                draft, priority=priority, offset=self.last + 1, received_s=draft.received_s
+                draft, priority=decision.word, offset=self.last + 1, received_s=draft.received_s
             )
             self._counters.suppressed += suppressed
         self._append(draft, decision, suppressed, batch)
         if decision.rule == "default" and decision.priority is Priority.ERROR:
             self._unclassified.tell(event, decision.reason)
 
-    def _decide(self, draft: Draft, outcome: Outcome) -> Decision:
-        if outcome is None:
-            return self._classifier.classify(draft)
-        priority = outcome if isinstance(outcome, Priority) else Priority.ERROR
-        return Decision(priority, "filter", reason_of(outcome))
-
     def _append(self, draft: Draft, decision: Decision, suppressed: bool, batch: Batch) -> None:
-        event, received, position = draft.event, draft.received, draft.position
+        event, received, hint = draft.event, draft.received, draft.hint
         offset = self.last + 1
         if event.specversion is UNSET and events.extension(event, "specversion") is None:
             event.specversion = "1.0"
         if event.time is UNSET:
             event.time = received
-        if draft.own:
-            event.id = str(offset)
-        event.priority = decision.priority.value
         event.offset = str(offset)
+        if draft.own:
+            event.id = event.offset
+        event.priority = decision.word
         event.received = received
         event.rule = decision.rule
         event.reason = UNSET if decision.reason is None else decision.reason
@@ -126,12 +127,7 @@ class Settler:
         if len(line) > wire.MAX_HUB_LINE:
             draft.write_data(leave_out_context=True)
             line = encode(event, decision)
-        batch.entries.append(
-            Entry(
-                offset, event.id, event.source, event.type, event.priority, event.time, received,
-                None if position is None else position.agent, decision.rule, line, position, draft.hint, suppressed,
-            )
-        )  # fmt: skip
+        batch.entries.append(Entry(offset, event, line, draft.position, hint, suppressed))
         self.last = offset
 
     def _tell(self, summary: Summary, received: str, batch: Batch) -> None:
@@ -139,6 +135,12 @@ class Settler:
         own = Event(id="", source=summary.source, type=summary.type, data=events.raw_data(summary.data))
         decision = Decision(Priority(summary.priority), summary.rule)
         self._append(Draft(own, received, own=True), decision, False, batch)
+
+
+def decision_of(outcome: Outcome) -> Decision:
+    """Decides as the operator's own code has said; an event for which it failed is an error."""
+    priority = outcome if isinstance(outcome, Priority) else Priority.ERROR
+    return Decision(priority, "filter", reason_of(outcome))
 
 
 def encode(event: Event, decision: Decision) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from notifyd.database import StateError, migrate
 from notifyd.hub.records import Batch, ClientRow, Memory, Position
 from notifyd.hub.windows import WindowRow
@@ -123,7 +125,7 @@ def write(cursor: Any, backend: Backend, batch: Batch, again: bool) -> None:
             " DO UPDATE SET agent = excluded.agent, sequence = excluded.sequence"
             " WHERE excluded.sequence > spool.sequence"
         ),
-        list(_highest([*positions, *batch.dropped])),
+        [msgspec.structs.astuple(each) for each in _highest([*positions, *batch.dropped])],
     )
     cursor.executemany(
         backend.sql(

@@ -174,11 +174,13 @@ class Hub:
         self.config.write_text(
             f'state = "{self.state}"\n{settings}\n{database}[listen]\n{listen}\n[limits]\n{limits}\n'
         )
+        self.env: dict[str, str] = {}
         self.process: Process | None = None
 
     def start(self, *, wait: bool = True) -> Process:
         """Starts the daemon."""
-        self.process = Process([sys.executable, str(LAUNCHER), "notify-hub", "--config", str(self.config)], self.folder)
+        arguments = [sys.executable, str(LAUNCHER), "notify-hub", "--config", str(self.config)]
+        self.process = Process(arguments, self.folder, self.env)
         if wait:
             self.process.wait_for("notify-hub is ready")
         return self.process
@@ -325,6 +327,7 @@ class Collector(threading.Thread):
         self.port = port
         self.name_ = name
         self.events: list[dict[str, Any]] = []
+        self.times: list[float] = []  # by time.monotonic(), when each of them was read
         self.gaps: list[str] = []
         self._condition = threading.Condition()
         self._closing = threading.Event()
@@ -357,9 +360,11 @@ class Collector(threading.Thread):
             elif line.startswith("GAP "):
                 self.gaps.append(line)
             elif line.startswith("{") and ready:
+                read_s = time.monotonic()
                 event = json.loads(line)
                 with self._condition:
                     self.events.append(event)
+                    self.times.append(read_s)
                     self._condition.notify_all()
                 if b"\n" not in client._buffer:
                     client.send(f"ACK {event['offset']}")
