@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench profile lint fuzz clean
 
 $(VENV)/.built: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "notifyd needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -32,10 +32,19 @@ $(VENV)/.bench: $(VENV)/.built
 bench: $(VENV)/.bench
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
+# A flame graph of the hub at full rate: make profile PROFILE_ARGS='--output hub.svg'
+profile: $(VENV)/.bench
+	$(BIN)/python -m tests.bench.profile $(PROFILE_ARGS)
+
 lint: $(VENV)/.built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+FUZZ_SECONDS ?= 20
+fuzz: $(VENV)/.built
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz framing --seconds $(FUZZ_SECONDS)
 
 clean:
 	rm -rf $(VENV) .test-output build dist *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 Lane = Literal["normal", "important", "critical"]
 Name = Annotated[str, Meta(pattern=r"^[^\s/\x00-\x1f]([^/\x00-\x1f]{0,253}[^\s/\x00-\x1f])?$")]
@@ -71,6 +71,26 @@ class OwnEvents(Section, frozen=True):
     priority: Lane = "important"
 
 
+Scalar = str | int | float | bool
+
+
+class Comparison(Section, frozen=True):
+    """A condition on a value in an event's data that is not equality; all of its parts must hold.
+
+    ``glob`` is a pattern for the value's text, the others compare it as a number.
+    """
+
+    glob: Text | None = None
+    gt: int | float | None = field(name=">", default=None)
+    ge: int | float | None = field(name=">=", default=None)
+    lt: int | float | None = field(name="<", default=None)
+    le: int | float | None = field(name="<=", default=None)
+
+
+WhereTable = dict[Text, Scalar | tuple[Scalar, ...] | Comparison]
+"""``where``: by path the value that must stand there, a list of which one must, or a :class:`Comparison`."""
+
+
 # --- reading ---------------------------------------------------------------------------------------------
 
 Kind = TypeVar("Kind")
@@ -82,7 +102,7 @@ def looks_like_agent(text: str) -> bool:
         document = tomllib.loads(text)
     except (ValueError, RecursionError):
         return re.search(r"^\s*\[\[source\]\]", text, re.MULTILINE) is not None
-    hub_only = {"listen", "database", "rule", "limits", "default_priority", "lookup", "filter", "suppress"}
+    hub_only = {"listen", "database", "rule", "default_priority", "lookup", "filter", "suppress"}
     return not hub_only & document.keys() and bool({"source", "spool", "hub", "name"} & document.keys())
 
 
@@ -181,12 +201,24 @@ def check_unique(path: str, key: str, values: Sequence[str], what: str = "name")
             raise ConfigurationError(path, f"{key}[{index}].{what}", f"{value!r} is taken by another {key}")
 
 
+def check_where(path: str, key: str, where: WhereTable) -> None:
+    """Sees that no condition of a rule is empty; raises ConfigurationError."""
+    for place, expected in where.items():
+        if expected in ((), Comparison()):
+            raise ConfigurationError(path, f"{key}.where.{place}", "is empty, so that no event could have it")
+
+
 def check_state(path: str, state: str | None) -> None:
     """Sees that the state folder can be one; raises ConfigurationError."""
-    if state is not None and "\0" in state:
-        raise ConfigurationError(path, "state", "has a NUL")
-    if state is not None and state.startswith("~") and state != "~" and not state.startswith("~/"):
-        raise ConfigurationError(path, "state", "expected a path; of those with ~ only ~ itself and ~/folder")
+    check_folder(path, "state", state)
+
+
+def check_folder(path: str, key: str, folder: str | None) -> None:
+    """Sees that a folder can be one; raises ConfigurationError."""
+    if folder is not None and "\0" in folder:
+        raise ConfigurationError(path, key, "has a NUL")
+    if folder is not None and folder.startswith("~") and folder != "~" and not folder.startswith("~/"):
+        raise ConfigurationError(path, key, "expected a path; of those with ~ only ~ itself and ~/folder")
 
 
 def check_name(path: str, key: str, name: str) -> None:

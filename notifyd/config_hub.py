@@ -15,9 +15,11 @@ from notifyd.config import (
     Section,
     Size,
     Text,
+    WhereTable,
     check_database_url,
     check_state,
     check_unique,
+    check_where,
     convert,
     is_postgresql,
     read_toml,
@@ -27,25 +29,13 @@ from notifyd.event import Event, Priority
 MAX_SET = 1_000
 """Characters of an attribute that a rule adds: a line to a client has room for a few of them."""
 
+MAX_ADDED = 16 * 2**10
+"""Bytes of all that a rule adds: a line to a client has room for them beside the longest event."""
+
 _NOT_SET = frozenset(Event.__struct_fields__) - {"subject"}
 """What producers or the hub itself set; the names are those of CloudEvents 1.0.2 and of docs/protocol.md."""
 
 _NOT_NAMES = frozenset({"filter", "hint", "default"})
-
-Scalar = str | int | float | bool
-
-
-class Comparison(Section, frozen=True):
-    """A condition on a value in an event's data that is not equality; all of its parts must hold.
-
-    ``glob`` is a pattern for the value's text, the others compare it as a number.
-    """
-
-    glob: Text | None = None
-    gt: int | float | None = field(name=">", default=None)
-    ge: int | float | None = field(name=">=", default=None)
-    lt: int | float | None = field(name="<", default=None)
-    le: int | float | None = field(name="<=", default=None)
 
 
 class Conditions(Section, frozen=True):
@@ -57,7 +47,7 @@ class Conditions(Section, frozen=True):
 
     type: Text | None = None
     source: Text | None = None
-    where: dict[Text, Scalar | tuple[Scalar, ...] | Comparison] = field(default_factory=dict)
+    where: WhereTable = field(default_factory=dict)
 
 
 class HubRule(Conditions, frozen=True):
@@ -164,11 +154,12 @@ def parse_hub(text: str, path: str) -> HubConfig:
             sqltext.parse(lookup.sql, postgresql=is_postgresql(lookup.database or config.database.url or ""))
         except ValueError as error:
             raise ConfigurationError(path, f"lookup[{index}].sql", str(error)) from None
-        _check_conditions(path, f"lookup[{index}]", lookup)
+        check_where(path, f"lookup[{index}]", lookup.where)
     for index, rule in enumerate(config.rule):
         _check_rule(path, f"rule[{index}]", rule)
     for index, suppress in enumerate(config.suppress):
-        _check_conditions(path, f"suppress[{index}]", suppress)
+        check_where(path, f"suppress[{index}]", suppress.where)
+        _check_name(path, f"suppress[{index}]", suppress.name)
     return config
 
 
@@ -179,16 +170,14 @@ def _check_url(path: str, key: str, url: str) -> None:
         raise ConfigurationError(path, key, str(error)) from None
 
 
-def _check_conditions(path: str, key: str, conditions: Conditions) -> None:
-    for place, expected in conditions.where.items():
-        if expected in ((), Comparison()):
-            raise ConfigurationError(path, f"{key}.where.{place}", "is empty, so that no event could have it")
+def _check_name(path: str, key: str, name: str | None) -> None:
+    if name in _NOT_NAMES:
+        raise ConfigurationError(path, f"{key}.name", f"{name!r} stands for what decides where no rule does")
 
 
 def _check_rule(path: str, key: str, rule: HubRule) -> None:
-    _check_conditions(path, key, rule)
-    if rule.name in _NOT_NAMES:
-        raise ConfigurationError(path, f"{key}.name", f"{rule.name!r} stands for what decides where no rule does")
+    check_where(path, key, rule.where)
+    _check_name(path, key, rule.name)
     if (rule.priority is not None) + (rule.priority_from is not None) + rule.drop != 1:
         raise ConfigurationError(path, key, "needs one of priority, priority_from and drop = true")
     if rule.drop and rule.set:
@@ -200,3 +189,5 @@ def _check_rule(path: str, key: str, rule: HubRule) -> None:
             raise ConfigurationError(path, f"{key}.set.{name}", "this attribute is not a rule's to set")
         if isinstance(value, str) and ("\0" in value or len(value) > MAX_SET):
             raise ConfigurationError(path, f"{key}.set.{name}", f"has a NUL, or more than {MAX_SET} characters")
+    if len(str(rule.set).encode()) > MAX_ADDED:
+        raise ConfigurationError(path, f"{key}.set", f"adds more than {MAX_ADDED} bytes to each event")

@@ -45,6 +45,11 @@ class Fault(enum.Enum):
     DENIED = "denied"  # the user: has not the rights
 
 
+def in_one_line(error: object) -> str:
+    """Gives what an error says as one line: libpq writes several, which would tear the daemon's log."""
+    return " ".join(str(error).split())
+
+
 _REFUSED = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 

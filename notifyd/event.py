@@ -1,16 +1,13 @@
 """Events: CloudEvents 1.0 in the JSON format, one event a line.
 
-Sources: CloudEvents 1.0.2 specification, JSON event format, and the ``sequence`` extension; RFC 3339
-section 5.6 for times. Which attribute is set by whom, and what is refused, stands in ``docs/protocol.md``.
+Sources: CloudEvents 1.0.2 specification, JSON event format, and the ``sequence`` extension. Which attribute is set by
+whom, and what is refused, stands in ``docs/protocol.md``.
 """
 
 from __future__ import annotations
 
-import calendar
 import contextlib
-import datetime as dt
 import enum
-import functools
 import json
 import re
 import sys
@@ -20,6 +17,10 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
+
+from notifyd.times import format_time as format_time  # for whoever deals with events
+from notifyd.times import is_rfc3339 as is_rfc3339
+from notifyd.times import parse_time as parse_time
 
 MAX_NESTING = 1_000
 """Levels of objects and arrays in an event, the event itself included: more is refused."""
@@ -41,6 +42,7 @@ LANES = (Priority.CRITICAL, Priority.IMPORTANT, Priority.NORMAL)
 """The priorities that a producer can give, most urgent first: the order in which an agent sends."""
 
 HINTS = {lane.value: lane for lane in LANES}
+DAMAGED_TYPE = "notifyd.frame.damaged"  # of an agent's event of a frame that was damaged on its way
 
 
 class NotAcceptableError(Exception):
@@ -85,6 +87,7 @@ _RAW_ATTRIBUTES = frozenset({"subject", "datacontenttype", "dataschema", "data",
 _decode_strict = msgspec.json.Decoder(_Strict).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_any = msgspec.json.Decoder().decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _encoder = msgspec.json.Encoder()
 
 
@@ -97,61 +100,6 @@ def _deep_stack() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(limit)
-
-
-# --- times ---------------------------------------------------------------------------------------------
-
-_RFC3339 = re.compile(
-    r"([0-9]{4})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]"
-    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
-    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
-)
-
-
-_OWN_LENGTH = len("2026-11-22T10:00:00.000000Z")
-_FIRST_S = dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()
-_LAST_S = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()
-
-
-def is_rfc3339(text: str) -> bool:
-    """Tells whether ``text`` is a date-time of RFC 3339; a leap second counts as one."""
-    if len(text) == _OWN_LENGTH and text[-1] == "Z" and text[20:-1].isdigit() and text.isascii():
-        return _is_moment(text[:20] + "0Z")  # notifyd's own form: many events share a second
-    return _is_moment.__wrapped__(text)
-
-
-@functools.lru_cache(maxsize=256)
-def _is_moment(text: str) -> bool:
-    match = _RFC3339.fullmatch(text)
-    if match is None:
-        return False
-    year, month, day = int(match[1]), int(match[2]), int(match[3])
-    return day <= 28 or (year > 0 and day <= calendar.monthrange(year, month)[1])
-
-
-def format_time(seconds: float) -> str:
-    """Gives ``seconds`` since 1970 as RFC 3339 in UTC with microseconds, as in ``2026-11-22T10:00:00.000000Z``.
-
-    A moment before the year 1 or after the year 9999 becomes the first or the last that can be written.
-    """
-    moment = dt.datetime.fromtimestamp(min(max(seconds, _FIRST_S), _LAST_S), dt.UTC)
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
-
-
-def parse_time(text: str) -> float:
-    """Gives an RFC 3339 time in seconds since 1970; a leap second counts as the second before it.
-
-    Raises:
-        ValueError: ``text`` is no RFC 3339 time.
-    """
-    if not is_rfc3339(text):
-        raise ValueError(f"{text!r} is no RFC 3339 time such as 2026-11-22T10:00:00Z")
-    text = text.upper()
-    if text.startswith("0000"):
-        return _FIRST_S  # RFC 3339 has a year 0, datetime has not
-    if text[17:19] == "60":
-        text = text[:17] + "59" + text[19:]
-    return dt.datetime.fromisoformat(text).timestamp()
 
 
 # --- decoding --------------------------------------------------------------------------------------------
@@ -309,7 +257,13 @@ def extension(event: Event, name: str) -> Any:
 
 def data_object(event: Event) -> dict[str, Any]:
     """Parses ``data``; an event without one has an empty object."""
-    return {} if event.data is UNSET else _plain(event.data)
+    data = event.data
+    if data is UNSET:
+        return {}
+    try:
+        return _decode_object(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return _plain(data)  # type: ignore[no-any-return]  # the decoder has seen that it is an object
 
 
 def raw_data(data: Mapping[str, object]) -> Raw:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
+from hypothesis import strategies
 from twisted.logger import formatEvent, globalLogPublisher
 
 from notifyd import database
@@ -49,8 +51,17 @@ class Logged:
         ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Has Ctrl-C mean something to the processes that tests start, also where a shell runs the tests in background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # which they would inherit
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Keeps what is imported out of the collections that follow each test: they would take seconds in all."""
+    if any(hasattr(getattr(item, "obj", None), "hypothesis") for item in session.items):
+        # In a fresh checkout hypothesis makes its tables of characters now: a test would be told that it is too slow.
+        strategies.text().validate()
     gc.collect()
     gc.freeze()
 

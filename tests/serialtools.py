@@ -9,8 +9,11 @@ from typing import Any
 import msgspec
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 
 from notifyd import config_agent
+from notifyd.agent.linecounters import LineCounters
 from notifyd.config import Duration
 from notifyd.event import Event, data_object
 
@@ -59,3 +62,44 @@ class Sink:
         """The fields of the last event of a type."""
         found = [event for event in self.events if event.type == f"notifyd.source.{what}"]
         return data_object(found[-1])["fields"]
+
+
+class FakePort:
+    """A port whose device and driver are the test."""
+
+    where = "/dev/fake"
+    proof_s = 0.0
+    can_wait = False
+
+    def __init__(self, protocol: Any = None) -> None:
+        self.protocol = protocol
+        self.held = b""
+        self.counted: LineCounters | None = None
+        self.sent: list[bytes] = []
+        self.unsent = 0
+        self.has_room = True
+        self.is_reading = True
+
+    def send(self, data: bytes) -> bool:
+        if self.has_room:
+            self.sent.append(data)
+        return self.has_room
+
+    def pause(self) -> None:
+        self.is_reading = False
+
+    def resume(self) -> None:
+        self.is_reading = True
+
+    def drain(self) -> None:
+        if self.held:
+            self.protocol.dataReceived(self.held)
+
+    def close(self) -> None:
+        self.lose(ConnectionDone())
+
+    def line_counters(self) -> LineCounters | None:
+        return self.counted
+
+    def lose(self, why: Exception) -> None:
+        self.protocol.connectionLost(Failure(why))

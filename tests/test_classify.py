@@ -66,6 +66,22 @@ def test_a_rule_may_say_error() -> None:
     assert "noise" in decision.reason
 
 
+def test_a_damaged_frame_is_an_error_whatever_its_hint_unless_a_rule_says_otherwise() -> None:
+    """Its priority only chose the lane in which it waited."""
+    for default in (Priority.ERROR, Priority.NORMAL):
+        decision = decide("", default, type="notifyd.frame.damaged", priority="normal")
+        assert (decision.priority, decision.rule) == (Priority.ERROR, "default")
+        assert decision.reason is not None
+        assert "damaged" in decision.reason
+    rule = '[[rule]]\ntype = "notifyd.frame.*"\npriority = "important"'
+    assert decide(rule, type="notifyd.frame.damaged", priority="normal") == Decision(Priority.IMPORTANT, "rule 1")
+    event = decode(b'{"id":"1","source":"/a/b","type":"notifyd.frame.damaged","priority":"normal"}')
+    explained = Classifier(parse_hub(rule.replace("frame.*", "x"), "hub.toml").rule, Priority.ERROR).explain(
+        Draft(event)
+    )
+    assert explained.decision.priority is Priority.ERROR
+
+
 @pytest.mark.parametrize(
     ("pattern", "type", "expected"),
     [

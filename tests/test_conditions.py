@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from notifyd.config_hub import Comparison, parse_hub
+from notifyd.conditions import ABSENT, MAX_SHOWN, number_of
+from notifyd.config import Comparison
+from notifyd.config_hub import parse_hub
 from notifyd.event import decode
-from notifyd.hub.conditions import MAX_SHOWN, Matcher, number_of
-from notifyd.hub.draft import ABSENT, Draft
+from notifyd.hub.conditions import Matcher
+from notifyd.hub.draft import Draft
 
 
 def draft(data: str = "{}", **attributes: Any) -> Draft:
@@ -133,7 +135,10 @@ def test_sentences_are_short() -> None:
         sentence = matcher(f"where = {{ x = {many} }}").failure(event)
         assert sentence is not None
         assert len(sentence) < 12 * (MAX_SHOWN + 5)
-    assert "levels" in str(matcher("where = { x = 7 }").failure(draft('{"x":' + "[" * 990 + "]" * 990 + "}")))
+    # How deep the encoder goes differs with the version of Python: the sentence is short in either case.
+    deep = matcher("where = { x = 7 }").failure(draft('{"x":' + "[" * 990 + "]" * 990 + "}"))
+    assert deep is not None
+    assert len(deep) < 2 * MAX_SHOWN
     long = draft(type="t" * 1000)
     assert len(str(matcher('type = "x"').failure(long))) < 2 * MAX_SHOWN
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from notifyd import config, config_agent, config_hub
 from notifyd.config import ConfigurationError, Duration, Size
+from notifyd.config_hub import MAX_SET
 from notifyd.event import Priority
 
 SOURCE = '[[source]]\nname = "panel"\nport = "/dev/ttyUSB0"\n'
@@ -140,6 +142,41 @@ def test_a_wrong_type_or_an_impossible_value_is_refused_by_its_key(text: str, ke
     assert "`" not in line.replace("`date`", "")
 
 
+NORMAL = '[[rule]]\npriority = "normal"\n'
+
+
+def attributes(count: int, text: str) -> str:
+    """Gives a ``set`` of attributes, each of so many characters as one may have, or of a multiple of that."""
+    return f"set = {{{', '.join(f'a{n} = {json.dumps(text * MAX_SET, ensure_ascii=False)}' for n in range(count))}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (NORMAL + "where = {a = []}", "rule[0].where.a"), (NORMAL + "where = {a = {}}", "rule[0].where.a"),
+        ("[[suppress]]\nwhere = {a = []}", "suppress[0].where.a"),
+        ('[[lookup]]\nname = "a"\nsql = "SELECT 1"\nwhere = {b = {}}', "lookup[0].where.b"),
+        ("[[rule]]\ndrop = true\npriority = 'normal'", "rule[0]"), ("[[rule]]\ndrop = false", "rule[0]"),
+        ("[[rule]]\ndrop = true\nset = {a = 1}", "rule[0].set"),
+        *((NORMAL + f"set = {{{name} = 1}}", f"rule[0].set.{name}")
+          for name in ("A", "a-b", "a" * 65, "id", "time", "priority", "offset", "rule", "data", "datacontenttype")),
+        (NORMAL + 'set = {a = "\\u0000"}', "rule[0].set.a"),
+        (NORMAL + attributes(1, "xx"), "rule[0].set.a0"),
+        (NORMAL + attributes(9, "é"), "rule[0].set"), (NORMAL + attributes(17, "x"), "rule[0].set"),
+        *((f'[[suppress]]\nname = "{name}"', "suppress[0].name") for name in ("filter", "hint", "default")),
+    ],
+)  # fmt: skip
+def test_what_no_event_could_meet_or_carry_is_refused_by_its_key(text: str, key: str) -> None:
+    """Conditions that are empty, and attributes that are not a rule's to set or would make lines too long."""
+    assert refusal(text).startswith(f"{key}: ")
+
+
+def test_a_rule_may_add_what_a_line_has_room_for() -> None:
+    """Up to the limits, and with CloudEvents' subject among it."""
+    text = NORMAL + attributes(16, "x").replace("a0", "subject")
+    assert len(config_hub.parse_hub(text, "hub.toml").rule[0].set) == 16
+
+
 @pytest.mark.parametrize(
     "text",
     ["x", "= 1", "[", "a = 1\na = 2", 'a = "', "\x00", f"a = {'9' * 5000}", "a = " + "[" * 5000, "a = 2026-13-45",
@@ -173,10 +210,27 @@ def test_what_is_no_toml_is_refused(text: str) -> None:
         (SOURCE + "bytesize = 9", "source[0].bytesize"), (SOURCE + 'parity = "X"', "source[0].parity"),
         (SOURCE + "stopbits = 3", "source[0].stopbits"), (SOURCE + "stopbits = nan", "source[0].stopbits"),
         (SOURCE + "xonxoff = 1", "source[0].xonxoff"), (SOURCE + 'framing = "stx"', "source[0].framing"),
+        (SOURCE + 'delimiter = ""', "source[0].delimiter"), (SOURCE + 'delimiter = "\u20ac"', "source[0].delimiter"),
+        (SOURCE + 'framing = "nmea"\ndelimiter = "x"', "source[0].delimiter"),
+        (SOURCE + 'checksum = "bcc"', "source[0].checksum"), (SOURCE + "dle = true", "source[0].dle"),
+        (SOURCE + 'framing = "stx-etx"\nchecksum = "crc"', "source[0].checksum"),
+        (SOURCE + 'framing = "fixed"', "source[0].length"), (SOURCE + "length = 5", "source[0].length"),
+        (SOURCE + 'framing = "fixed"\nlength = 9000', "source[0].length"),
+        (SOURCE + 'framing = "gap"', "source[0].gap"), (SOURCE + 'gap = "50ms"', "source[0].gap"),
+        (SOURCE + 'station = "3"', "source[0].station"),
+        (SOURCE + 'framing = "espa444"\nstation = "\\u0005"', "source[0].station"),
+        (SOURCE + 'bad_frames = "send"', "source[0].bad_frames"),
+        (SOURCE + 'framing = "dsmr"\nbad_frames = "keep"', "source[0].bad_frames"),
+        (SOURCE + "[[source.rule]]\nwhere = { a = [] }", "source[0].rule[0].where.a"),
+        (SOURCE + "[[source.rule]]\nwhere = { a = { '=' = 1 } }", "source[0].rule[0].where[...].="),
         (SOURCE + 'encoding = "klingon"', "source[0].encoding"), (SOURCE + 'encoding = "hex"', "source[0].encoding"),
         (SOURCE + "silence = 90", "source[0].silence"), (SOURCE + 'priority = "error"', "source[0].priority"),
         (SOURCE + 'unmatched = "keep"', "source[0].unmatched"),
         (SOURCE + "[spool]\nmax_events = 0", "spool.max_events"),
+        (SOURCE + 'record = "yes"', "source[0].record"), (SOURCE + "[record]\nmax_files = 0", "record.max_files"),
+        (SOURCE + '[record]\nmax_size = "1B"', "record.max_size"),
+        (SOURCE + '[record]\nfolder = "\\u0000"', "record.folder"),
+        (SOURCE + '[record]\nfolder = "~other/x"', "record.folder"),
         (SOURCE + "[[source.rule]]\nmatch = '('", "source[0].rule[0].match"),
         (SOURCE + "[[source.rule]]\nmatch = 1", "source[0].rule[0].match"),
         (SOURCE + '[[source.rule]]\ntype = ""', "source[0].rule[0].type"),
@@ -184,7 +238,16 @@ def test_what_is_no_toml_is_refused(text: str) -> None:
         (SOURCE + '[[source.rule]]\npriority = "error"', "source[0].rule[0].priority"),
         (SOURCE + SOURCE.replace("USB0", "USB1"), "source[1].name"),
         (SOURCE + SOURCE.replace("panel", "other"), "source[1].port"),
-        ('[[source]]\nname="a"\nport="socket://x:1"', "source[0].port"),
+        ('[[source]]\nname="a"\nport="socket://x"', "source[0].port"),
+        ('[[source]]\nname="a"\nport="loop://"', "source[0].port"),
+        ('[[source]]\nname="a"\nport="usb:0403"', "source[0].port"),
+        (SOURCE + 'on_open = "\\u0100"', "source[0].on_open"),
+        (SOURCE + 'poll = { send = "€", every = "10s" }', "source[0].poll.send"),
+        (SOURCE + 'poll = { send = "?", every = "99ms" }', "source[0].poll.every"),
+        (SOURCE + 'poll = { send = "", every = "1s" }', "source[0].poll.send"),
+        ('[[source]]\nname="a"\nport="file:-"\non_open = "?"', "source[0].on_open"),
+        ('[[source]]\nname="a"\nport="file:/x"\npoll = { send = "?", every = "1s" }', "source[0].poll.send"),
+        (SOURCE + "[limits]\nmax_rate = 0", "limits.max_rate"),
         ('[[source]]\nname="a"\nport="\\u0000"', "source[0].port"),
         ('[[source]]\nname="a\\u0085b"\nport="x"', "source[0].name"), ("[listen]", "listen"),
     ],

@@ -69,6 +69,19 @@ def test_an_events_way_is_told(kept: Kept) -> None:
         assert text in page
 
 
+@pytest.mark.parametrize(
+    ("time", "words"),
+    [
+        ("2026-01-01T00:00:00Z", "28116000 s later\n"), ("2026-11-22T10:00:00.000001Z", "0.000001 s earlier by"),
+        ("2026-11-22T10:00:00Z", "0 s later\n"), ("2026-11-22T09:59:20Z", "40 s later\n"),
+    ],
+)  # fmt: skip
+def test_how_long_it_took_is_told_in_plain_seconds(sqlite_log: Kept, time: str, words: str) -> None:
+    """Also where the device's clock stands, or the agent's is ahead of the hub's."""
+    sqlite_log.hub.producer(hello("s", "ward3"), spooled(7, time=time))
+    assert f", {words}" in sqlite_log.output("explain", "s-7")
+
+
 def test_clients_of_its_stream_and_of_all_are_told(kept: Kept) -> None:
     """Each with its position, and whether that is past the event."""
     for stream, name in (("normal", "early"), ("critical", "other"), ("all", "archive")):

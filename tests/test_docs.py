@@ -9,20 +9,23 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
 
 from notifyd import config_agent, config_hub, event, wire
-from notifyd.agent import framing, notices, pending, serialport, uplink
+from notifyd.agent import framing, notices, pending, recorder, serialport, uplink
+from notifyd.agent.framing import dsmr, espa, nmea
+from notifyd.ctl import sniffing
 from notifyd.ctl.main import COMMANDS, notifyctl
 from notifyd.hub import agents, clients, ingest, producer, retention, subscriber
 from tests.hubkit import Hub, spooled
 
 ROOT = Path(__file__).parent.parent
 README, PROTOCOL, OPERATIONS = ROOT / "README.md", ROOT / "docs/protocol.md", ROOT / "docs/operations.md"
-DOCUMENTS = (README, PROTOCOL, OPERATIONS, ROOT / "docs" / "filters.md", ROOT / "CHANGELOG.md")
+FRAMINGS, FILTERS = ROOT / "docs/framings.md", ROOT / "docs/filters.md"
+DOCUMENTS = (README, PROTOCOL, OPERATIONS, FRAMINGS, FILTERS, ROOT / "CHANGELOG.md")
 
 
 def _blocks(path: Path, language: str) -> list[str]:
@@ -176,9 +179,9 @@ def test_every_verb_is_documented(title: str, module: str) -> None:
 
 def test_every_event_of_notifyds_own_is_documented() -> None:
     """The table has each type that the code sends, and no other."""
-    code = re.sub(r"Logger\([^)]*\)", "", _source("agent") + _source("hub"))
+    code = re.sub(r"Logger\([^)]*\)", "", _source("agent") + _source("hub") + _source("event.py"))
     sent = set(re.findall(r'"(notifyd\.[a-z]+(?:\.[a-z]+)?)"', code)) - {"notifyd.line"}
-    sent |= {f"notifyd.source.{what}" for what in re.findall(r'_tell\(\s*"([a-z]+)"', code)}
+    sent |= {f"notifyd.source.{what}" for what in re.findall(r'\btell\(\s*"([a-z]+)"', code)}
     table = _first_cells(_section(PROTOCOL, "Events of notifyd's own"))
     assert {cell.strip("`") for cell in table if cell.startswith("`notifyd.")} == sent
 
@@ -188,6 +191,15 @@ def test_every_attribute_is_documented() -> None:
     documented = {cell.strip("`") for cell in _first_cells(_section(PROTOCOL, "Events")) if cell.startswith("`")}
     known = set(event.Event.__struct_fields__)
     assert known - documented == {"subject", "datacontenttype", "dataschema", "data_base64"}
+
+
+def test_every_framing_has_a_section_with_its_keys() -> None:
+    """What a device needs is found under the name that the configuration has."""
+    for name in get_args(config_agent.FramingName):
+        section = FRAMINGS.read_text().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert f'framing = "{name}"' in section
+        for key, framings in config_agent.FRAMING_KEYS.items():
+            assert key == "bad_frames" or name not in framings or f"`{key}`" in section, (name, key)
 
 
 def _templates() -> list[re.Pattern[str]]:
@@ -221,7 +233,7 @@ def test_lines_of_the_log_are_as_documented(title: str) -> None:
 
 def test_reasons_of_a_port_are_as_documented() -> None:
     """Each reason in the table on troubleshooting is one that the agent gives."""
-    code = _source("agent", "device.py")
+    code = _source("agent")
     cells = _first_cells(_section(OPERATIONS, "A device that does not speak"))
     reasons = [reason for cell in cells for reason in re.findall(r"`([^`]+)`", cell)]
     assert len(reasons) >= 6
@@ -242,6 +254,10 @@ MIB = 2**20
         (PROTOCOL, "131,072 bytes", wire.MAX_HUB_LINE),
         (PROTOCOL, "1,000 levels", event.MAX_NESTING),
         (PROTOCOL, "8,192 bytes", framing.MAX_FRAME),
+        (FRAMINGS, "8,192 bytes", framing.MAX_FRAME),
+        (FRAMINGS, "or 15 s without", espa.SELECTED_S),
+        (FRAMINGS, "At most 100", dsmr.MAX_FIELDS),
+        (FRAMINGS, "`f1` to `f80`", nmea.MAX_FIELDS),
         (PROTOCOL, "8,192 bytes", event.MAX_QUOTED_LINE),
         (PROTOCOL, "255 characters", wire.MAX_NAME),
         (PROTOCOL, "100,000", clients.MAX_CLIENTS),
@@ -270,6 +286,11 @@ MIB = 2**20
         (OPERATIONS, "`agent_lost_after` (60 s)", config_hub.HubOwnEvents().agent_lost_after),
         (OPERATIONS, "for 24 hours", retention.DISTRUST_S / 3600),
         (OPERATIONS, "deleted in one commit | 1,000", retention.EXPIRE_AT_ONCE),
+        (OPERATIONS, "`max_files` of `max_size`, 8 of", config_agent.RecordSettings().max_files),
+        (OPERATIONS, "8 of 16 MiB", config_agent.RecordSettings().max_size / MIB),
+        (OPERATIONS, "disk is slow | 4 MiB", recorder.MAX_WAITING / MIB),
+        (OPERATIONS, "first 3 s or 512 bytes", sniffing.GATHER_S),
+        (OPERATIONS, "first 3 s or 512 bytes", sniffing.GATHER_BYTES),
         (README, "(30 days)", config_hub.Database().retention / 86_400),
     ],
 )

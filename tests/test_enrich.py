@@ -202,6 +202,7 @@ def test_everything_else_in_the_data_stays(data: dict[str, Any], failed: bool, f
     """Whatever the producer wrote, wherever words of ours stand in it."""
     event = draft(data)
     event.disown_context()
+    assert not event.data.keys() & {"context", "unavailable"}  # which rules and the operator's code would believe
     for number in range(found):
         event.add_context(f"l{number}", {"n": number}, b'{"n": %d}' % number)
     if failed:

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from notifyd import config_agent, config_hub
+from notifyd.config import Duration
 from tests.tools import require_tool
 
 ETC = Path(__file__).parent.parent / "etc"
@@ -58,8 +59,14 @@ def test_what_is_commented_out_in_the_agents_file_is_the_default() -> None:
     shown = config_agent.parse_agent((ETC / "agent.toml").read_text(), "agent.toml")
     full = config_agent.parse_agent(_uncommented("agent.toml"), "agent.toml")
     assert (full.name, full.state, full.source[0].silence) == ("ward3", "/var/lib/notify-agent", 90)
-    source = msgspec.structs.replace(full.source[0], silence=None)
-    assert msgspec.structs.replace(full, name=None, state=None, source=(source,)) == shown
+    assert full.source[0].poll == config_agent.Poll(send="STATUS\r", every=Duration(10))
+    assert full.limits.max_rate == 1000
+    source = msgspec.structs.replace(full.source[0], silence=None, poll=None)
+    assert full.record.folder == "/var/lib/notify-agent/recordings"
+    record = msgspec.structs.replace(full.record, folder=None)
+    limits = config_agent.AgentLimits()
+    cleared = msgspec.structs.replace(full, name=None, state=None, limits=limits, source=(source,), record=record)
+    assert cleared == shown
 
 
 def test_what_is_commented_out_in_the_hubs_file_is_the_default() -> None:

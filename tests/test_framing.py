@@ -33,7 +33,7 @@ def framed(pieces: list[bytes]) -> tuple[list[Frame], int]:
     framer = LineFramer()
     frames: list[Frame] = []
     for piece in pieces:
-        frames += framer.feed(piece)
+        frames += framer.feed(piece, 0.0)
         assert framer.held_bytes <= MAX_FRAME
     rest = framer.flush()
     return frames + ([] if rest is None else [rest]), framer.skipped_bytes
@@ -67,7 +67,7 @@ def test_any_split_of_any_bytes_gives_the_frames_of_the_naive_model(data: bytes,
 def test_one_byte_at_a_time_gives_the_same_frames_as_one_read(data: bytes) -> None:
     """A slow line gives the same frames as a fast one."""
     framer = LineFramer()
-    slowly = [frame for place in range(len(data)) for frame in framer.feed(data[place : place + 1])]
+    slowly = [frame for place in range(len(data)) for frame in framer.feed(data[place : place + 1], 0.0)]
     slowly += [rest for rest in [framer.flush()] if rest is not None]
     assert (slowly, framer.skipped_bytes) == framed([data])
 
@@ -75,50 +75,50 @@ def test_one_byte_at_a_time_gives_the_same_frames_as_one_read(data: bytes) -> No
 @pytest.mark.parametrize("delimiter", [b"\n", b"\r", b"\r\n", b"\n\r", b"\r\r\n", b"\n\n\n"])
 def test_each_line_end_that_devices_use_ends_a_frame(delimiter: bytes) -> None:
     """LF, CR, CRLF and sloppy mixtures of them all end a frame, and make no empty ones."""
-    assert LineFramer().feed(b"one" + delimiter + b"two" + delimiter) == [Frame(b"one"), Frame(b"two")]
+    assert LineFramer().feed(b"one" + delimiter + b"two" + delimiter, 0.0) == [Frame(b"one"), Frame(b"two")]
 
 
 def test_a_cr_ends_a_frame_at_once_and_the_lf_of_the_next_read_is_swallowed() -> None:
     """A device that ends its lines with CR is not a line behind, and CRLF split over two reads is one end."""
     framer = LineFramer()
-    assert framer.feed(b"alarm\r") == [Frame(b"alarm")]
-    assert framer.feed(b"\nnext\r") == [Frame(b"next")]
+    assert framer.feed(b"alarm\r", 0.0) == [Frame(b"alarm")]
+    assert framer.feed(b"\nnext\r", 0.0) == [Frame(b"next")]
 
 
 def test_no_other_byte_ends_a_frame() -> None:
     """Form feeds, NEL and the like are content: only CR and LF delimit."""
     content = bytes(byte for byte in range(256) if byte not in b"\r\n")
-    assert LineFramer().feed(content + b"\n") == [Frame(content)]
+    assert LineFramer().feed(content + b"\n", 0.0) == [Frame(content)]
 
 
 def test_a_frame_of_exactly_the_limit_is_whole() -> None:
     """8 KiB is still allowed."""
-    assert LineFramer().feed(b"x" * MAX_FRAME + b"\n") == [Frame(b"x" * MAX_FRAME)]
+    assert LineFramer().feed(b"x" * MAX_FRAME + b"\n", 0.0) == [Frame(b"x" * MAX_FRAME)]
 
 
 def test_a_frame_over_the_limit_is_cut_at_once_and_its_rest_skipped_and_counted() -> None:
     """A device that never ends its line is heard once, costs no memory, and is heard again after a line end."""
     framer = LineFramer()
-    assert framer.feed(b"x" * MAX_FRAME) == []
-    assert framer.feed(b"y") == [Frame(b"x" * MAX_FRAME, truncated=True)]
-    assert framer.feed(b"z" * 1_000_000) == []
+    assert framer.feed(b"x" * MAX_FRAME, 0.0) == []
+    assert framer.feed(b"y", 0.0) == [Frame(b"x" * MAX_FRAME, truncated=True)]
+    assert framer.feed(b"z" * 1_000_000, 0.0) == []
     assert framer.held_bytes == 0
-    assert framer.feed(b"zz\ngood\n") == [Frame(b"good")]
+    assert framer.feed(b"zz\ngood\n", 0.0) == [Frame(b"good")]
     assert framer.skipped_bytes == 1_000_003
 
 
 def test_what_is_left_is_given_as_truncated_when_the_port_is_lost() -> None:
     """The half line before an unplugged cable is not thrown away, and not joined with what comes later."""
     framer = LineFramer()
-    assert framer.feed(b"whole\nhal") == [Frame(b"whole")]
+    assert framer.feed(b"whole\nhal", 0.0) == [Frame(b"whole")]
     assert framer.flush() == Frame(b"hal", truncated=True)
     assert framer.flush() is None
-    assert framer.feed(b"f\n") == [Frame(b"f")]
+    assert framer.feed(b"f\n", 0.0) == [Frame(b"f")]
 
 
 def test_after_a_loss_within_a_long_frame_the_next_line_is_a_frame() -> None:
     """What is skipped ends with the port: the first line after it is heard."""
     framer = LineFramer()
-    framer.feed(b"x" * (MAX_FRAME + 1))
+    framer.feed(b"x" * (MAX_FRAME + 1), 0.0)
     assert framer.flush() is None
-    assert framer.feed(b"good\n") == [Frame(b"good")]
+    assert framer.feed(b"good\n", 0.0) == [Frame(b"good")]

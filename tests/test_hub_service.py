@@ -242,6 +242,23 @@ def test_an_endpoint_that_is_none_is_refused_with_the_configuration(name: str) -
         parse_config(f'[listen]\n{name} = "tcp:x"', "hub.toml")
 
 
+@pytest_twisted.ensureDeferred
+async def test_own_code_that_cannot_be_loaded_is_told_with_the_files_name(tmp_path: Path) -> None:
+    """Nothing is opened."""
+    path = tmp_path / "mine.toml"
+    path.write_text(f'state = "{tmp_path / "state"}"\n[filter]\nfactory = "nosuch:thing"')
+    options = Options()
+    options.parseOptions(["--config", str(path)])
+    hub = service.makeService(options)
+    failed: list[Any] = []
+    hub.fail = failed.append  # type: ignore[assignment, method-assign]
+    hub.startService()
+    await hub._coming_up.addTimeout(BOUND_S, reactor)  # type: ignore[union-attr]
+    await hub.stopService().addTimeout(BOUND_S, reactor)
+    assert str(failed[0]).startswith(f"{path}: filter.factory: nosuch cannot be imported")
+    assert not hub.state.exists()
+
+
 def test_the_hub_needs_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every setting has its default; nothing is opened before it is started."""
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))

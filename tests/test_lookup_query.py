@@ -238,7 +238,6 @@ async def test_the_encoded_row_is_the_row(url: str, ask: Ask) -> None:
     (answer,) = (await ask(url, "SELECT number, location, priority FROM zone WHERE number = :n", (9,))).answers
     assert isinstance(answer, Row)
     assert answer.encoded.decode() == '{"number":9,"location":"Café","priority":null}'
-    assert answer.flat
 
 
 @pytest_twisted.ensureDeferred

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifyd.config_hub import Comparison, HubRule, parse_hub
+from notifyd.config import Comparison
+from notifyd.config_hub import HubRule, parse_hub
 from notifyd.event import Priority, decode
 from notifyd.hub import ruletree
 from notifyd.hub.classify import Classifier

@@ -1,4 +1,4 @@
-"""One serial port while it is open: exclusive, raw, read in bulk; and why it cannot be opened.
+"""A serial device of this machine while it is open: exclusive, raw, and asked what its driver counts.
 
 Sources: termios(3) for the line settings, ioctl_tty(2) for ``TIOCEXCL``, ``serial_icounter_struct`` in
 Linux ``include/uapi/linux/serial.h`` for what the driver counts.
@@ -6,144 +6,53 @@ Linux ``include/uapi/linux/serial.h`` for what the driver counts.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
-import os
 import struct
 import termios
-from typing import Any, NamedTuple
-from typing import Protocol as Interface
+from typing import Any
 
 import serial
-from twisted.internet.error import ConnectionDone
-from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Protocol
-from twisted.internet.serialport import SerialPort
-from twisted.python.failure import Failure
 
 from notifyd import config_agent
-
-READ_LIMIT = 64 * 1024
-"""Bytes read from a port at once: other ports have their turn after that."""
+from notifyd.agent.holder import find_holder
+from notifyd.agent.linecounters import LineCounters
+from notifyd.agent.port import TAKEN, DescriptorPort, PortError, error_number
 
 _TIOCGICOUNT = 0x545D
-_COUNTERS = struct.Struct("20i")  # cts dsr rng dcd rx tx frame overrun parity brk buf_overrun, 9 reserved
+_COUNTERS = struct.Struct("20I")  # cts dsr rng dcd rx tx frame overrun parity brk buf_overrun, 9 reserved
 
 
-class LineErrors(NamedTuple):
-    """What a port's driver counted."""
-
-    lost: int  # characters that the hardware or the kernel had no room for
-    damaged: int  # characters with a framing or parity error
-
-
-class OpenPort(Interface):
-    """An open port, as its supervisor sees it."""
-
-    def drain(self) -> None:
-        """Hands on what the kernel holds."""
-        ...
-
-    def close(self) -> None:
-        """Closes the port at once; its protocol loses the connection."""
-        ...
-
-    def line_errors(self) -> LineErrors | None:
-        """Gives the driver's counters, where it has some."""
-        ...
-
-
-def open_port(protocol: Protocol, settings: config_agent.Source, reactor: Any) -> OpenPort:
-    """Opens a port and connects ``protocol`` to it.
+def open_device(path: str, settings: config_agent.Source) -> Any:
+    """Opens a serial device for this process alone. It may block for as long as the driver likes.
 
     Raises:
-        Exception: it cannot be opened; :func:`explain` says why.
+        Exception: it cannot be opened; :func:`notifyd.agent.port.explain` says why.
     """
-    return Port(
-        protocol,
-        settings.port,
-        reactor,
-        baudrate=settings.baudrate,
-        bytesize=settings.bytesize,
-        parity=settings.parity,
-        stopbits=settings.stopbits,
-        xonxoff=settings.xonxoff,
-        rtscts=settings.rtscts,
-    )
-
-
-class Port(SerialPort):
-    """Twisted's serial port, made exclusive, and read until the kernel has no more."""
-
-    @staticmethod
-    def _serialFactory(device: str, **settings: Any) -> serial.Serial:  # type: ignore[override]  # is a class there
-        return _open_exclusively(device, **settings)
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        self._serial: Any = None
-        try:
-            SerialPort.__init__(self, *args, **settings)
-        except BaseException:
-            if self._serial is not None:
-                self._serial.close()  # it would stay locked until the garbage collector comes
-            raise
-
-    def fileno(self) -> int:
-        """Gives the descriptor, or -1 where the port is closed."""
-        descriptor: int | None = self._serial.fd
-        return -1 if descriptor is None else descriptor
-
-    def doRead(self) -> BaseException | None:
-        """Hands all that has come to the protocol at once; a tty gives at most 4 KiB per system call."""
-        chunks: list[bytes] = []
-        room = READ_LIMIT
-        loss: BaseException | None = None
-        while room > 0:
-            try:
-                chunk = os.read(self._serial.fd, room)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                loss = error
-                break
-            if not chunk:
-                loss = CONNECTION_DONE
-                break
-            chunks.append(chunk)
-            room -= len(chunk)
-        if chunks:
-            self.protocol.dataReceived(b"".join(chunks))
-        return loss
-
-    def drain(self) -> None:
-        """Hands on what the kernel holds."""
-        self.doRead()
-
-    def close(self) -> None:
-        """Closes the port at once: ``loseConnection`` would wait until flow control lets it write."""
-        if self.connected:
-            SerialPort.connectionLost(self, Failure(ConnectionDone()))
-
-    def line_errors(self) -> LineErrors | None:
-        """Gives the driver's counters, where it has some."""
-        if not self.connected:
-            return None
-        try:
-            answer = fcntl.ioctl(self._serial.fd, _TIOCGICOUNT, bytes(_COUNTERS.size))
-        except OSError:
-            return None
-        counters = _COUNTERS.unpack(answer)
-        return LineErrors(lost=counters[7] + counters[10], damaged=counters[6] + counters[8])
-
-
-def _open_exclusively(device: str, **settings: Any) -> serial.Serial:
-    port = serial.Serial(device, exclusive=True, **settings)
     try:
-        _claim(port.fd)
-    except BaseException:
-        port.close()
+        device = serial.Serial(
+            path,
+            exclusive=True,
+            timeout=0,
+            baudrate=settings.baudrate,
+            bytesize=settings.bytesize,
+            parity=settings.parity,
+            stopbits=settings.stopbits,
+            xonxoff=settings.xonxoff,
+            rtscts=settings.rtscts,
+        )
+    except (OSError, ValueError) as error:  # a SerialException is an OSError
+        if error_number(error) in (errno.EAGAIN, errno.EBUSY) and (holder := find_holder(path)) is not None:
+            raise PortError(f"{TAKEN} ({holder})") from error
         raise
-    return port
+    try:
+        _claim(device.fd)
+    except BaseException:
+        device.close()
+        raise
+    return device
 
 
 def _claim(descriptor: Any) -> None:
@@ -159,32 +68,53 @@ def _claim(descriptor: Any) -> None:
     termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
 
 
-_NOT_A_PORT = "it is no serial port"
-_TAKEN = "another process has it open"
-_REASONS = {
-    errno.ENOENT: "there is no such device",
-    errno.ENXIO: "there is no such device",
-    errno.ENODEV: "there is no such device",
-    errno.EACCES: "permission denied (is the agent's user in the group that owns the device, often dialout?)",
-    errno.EPERM: "permission denied",
-    errno.EAGAIN: _TAKEN,
-    errno.EBUSY: _TAKEN,
-    errno.ENOTTY: _NOT_A_PORT,
-    errno.EISDIR: _NOT_A_PORT,
-    errno.EIO: "the device does not answer (input/output error)",
-}
+def close_device(device: Any) -> None:
+    """Closes a serial device without waiting for what it has not taken: the kernel would, for up to 30 s."""
+    with contextlib.suppress(OSError, termios.error, TypeError):  # it is unplugged, or closed already
+        termios.tcflush(device.fd, termios.TCOFLUSH)
+    device.close()
 
 
-def explain(error: BaseException | None) -> str:
-    """Says for the operator why a port cannot be opened, or was lost."""
-    if error is None or isinstance(error, ConnectionDone):
-        return "it was unplugged, or hung up"
-    if isinstance(error, ValueError):
-        return f"it does not take the settings: {error}"
-    # pyserial puts what termios raised into a text: the number is in what it was handling.
-    for cause in (error, error.__cause__, error.__context__):
-        if isinstance(cause, OSError | termios.error):
-            number = cause.errno if isinstance(cause, OSError) else cause.args[0]
-            if isinstance(number, int):
-                return _REASONS.get(number, os.strerror(number))
-    return f"{type(error).__name__}: {error}"
+class Port(DescriptorPort):
+    """A serial device that is open.
+
+    Args:
+        protocol: gets what is read.
+        device: was opened by :func:`open_device`.
+        reactor: tells when there is something to read.
+    """
+
+    def __init__(self, protocol: Protocol, device: Any, reactor: Any) -> None:
+        self._serial: Any = device
+        try:
+            DescriptorPort.__init__(self, protocol, device.fd, str(device.port), reactor)
+        except BaseException:
+            close_device(device)  # it would stay locked until the garbage collector comes
+            raise
+
+    def _close_descriptor(self) -> None:
+        close_device(self._serial)
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait, here and in the kernel."""
+        if not self.connected:
+            return 0
+        try:
+            answer = fcntl.ioctl(self._serial.fd, termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return 0
+        return len(self._outgoing) + int(struct.unpack("i", answer)[0])
+
+    def line_counters(self) -> LineCounters | None:
+        """Gives what the driver counted, where it counts."""
+        if not self.connected:
+            return None
+        try:
+            answer = fcntl.ioctl(self._serial.fd, _TIOCGICOUNT, bytes(_COUNTERS.size))
+        except OSError:
+            return None
+        counted = _COUNTERS.unpack(answer)
+        return LineCounters(
+            overrun=counted[7], frame=counted[6], parity=counted[8], buffer_overrun=counted[10], breaks=counted[9]
+        )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from notifyd import config_agent
-from notifyd.agent.framing import Frame
-from notifyd.event import Event, encode, format_time, raw_data
+from notifyd.agent.framing.base import Frame, decode
+from notifyd.conditions import ABSENT, Where
+from notifyd.event import DAMAGED_TYPE, Event, encode, format_time, raw_data
 from notifyd.wire import MAX_LINE
 
 RESERVED = 256
@@ -18,7 +19,10 @@ RESERVED = 256
 UNMATCHED_TYPE = "notifyd.line"
 """The type of an event that no rule gave one."""
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_NO_FIELDS: Mapping[str, str] = {}
+
+UNMATCHED = "unmatched"
+"""Stands for a rule's name in counts of what no rule matched."""
 
 
 class _Outcome(msgspec.Struct, frozen=True):
@@ -28,7 +32,9 @@ class _Outcome(msgspec.Struct, frozen=True):
     priority: str
     max_data: int  # bytes that the other attributes leave for ``data``
     search: Callable[[str], re.Match[str] | None] = lambda _: None
-    has_fields: bool = False
+    has_groups: bool = False
+    where: tuple[Where, ...] = ()
+    label: str = UNMATCHED
 
 
 class Rules:
@@ -40,17 +46,25 @@ class Rules:
 
     Attributes:
         unmatched: how many frames no rule matched and ``unmatched = "drop"`` left out.
+        label: the name of the rule that gave the last event, or its place in the file as ``rule 2``.
     """
 
     def __init__(self, source: config_agent.Source, agent_name: str) -> None:
         self.unmatched = 0
+        self.label = UNMATCHED
         self._source = f"/{agent_name}/{source.name}"
         self._encoding = source.encoding
         self._read_at = 0.0
         self._time = format_time(0.0)
-        self._rules = tuple(self._rule(rule, source) for rule in source.rule)
+        names = [rule.name for rule in source.rule]
+        labels = [
+            name if name is not None and names.count(name) == 1 else f"rule {number}"
+            for number, name in enumerate(names, 1)
+        ]
+        self._rules = tuple(self._rule(*each, source) for each in zip(source.rule, labels, strict=True))
         sends = source.sends_unmatched
         self._otherwise = self._outcome(UNMATCHED_TYPE, source.priority) if sends else None
+        self._damaged = self._outcome(DAMAGED_TYPE, "normal")
 
     def event(self, frame: Frame, read_at: float) -> Event | None:
         """Gives the event that ``frame`` is; the spool fills in ``id`` and ``sequence``.
@@ -62,20 +76,26 @@ class Rules:
         Returns:
             None where no rule matches and the source drops what no rule matches.
         """
-        line, intact = self._decode(frame.data)
+        line, intact = decode(frame.data, self._encoding)
+        if frame.damaged is not None:  # what it says is not to be trusted: no rule is asked
+            return self._event(self._damaged, frame, line, {"reason": frame.damaged}, False, read_at)
+        parsed = frame.fields or _NO_FIELDS
         for rule in self._rules:
             if match := rule.search(line):
-                fields = _groups(match) if rule.has_fields else {}
-                return self._event(rule, frame, line, fields, intact, read_at)
+                fields = {**parsed, **_groups(match)} if rule.has_groups else parsed
+                if not rule.where or _all_hold(rule.where, fields):
+                    return self._event(rule, frame, line, fields, intact, read_at)
         if self._otherwise is None:
             self.unmatched += 1
             return None
-        return self._event(self._otherwise, frame, line, {}, intact, read_at)
+        return self._event(self._otherwise, frame, line, parsed, intact, read_at)
 
-    def _rule(self, rule: config_agent.SourceRule, source: config_agent.Source) -> _Outcome:
+    def _rule(self, rule: config_agent.SourceRule, label: str, source: config_agent.Source) -> _Outcome:
         pattern = re.compile(rule.match)
         outcome = self._outcome(rule.type, rule.priority or source.priority)
-        return msgspec.structs.replace(outcome, search=pattern.search, has_fields=bool(pattern.groupindex))
+        where = tuple(Where(name, expected) for name, expected in rule.where.items())
+        groups = bool(pattern.groupindex)
+        return msgspec.structs.replace(outcome, search=pattern.search, has_groups=groups, where=where, label=label)
 
     def _outcome(self, type_: str, priority: str) -> _Outcome:
         empty = encode(self._envelope(type_, priority, raw_data({})))
@@ -92,28 +112,12 @@ class Rules:
             data=data,
         )
 
-    def _decode(self, data: bytes) -> tuple[str, bool]:
-        """Gives text that UTF-8 can write, and whether ``data`` is valid in the source's encoding."""
-        try:
-            text = data.decode(self._encoding)
-        except Exception:  # noqa: BLE001 - some decoders raise more than UnicodeDecodeError
-            return self._decode_invalid(data), False
-        if not text.isascii() and _SURROGATE.search(text):  # utf-7 and unicode_escape let them through
-            return _SURROGATE.sub("\ufffd", text), False
-        return text, True
-
-    def _decode_invalid(self, data: bytes) -> str:
-        try:
-            text = data.decode(self._encoding, "replace")
-        except Exception:  # noqa: BLE001 - a decoder without error handling
-            text = data.decode("ascii", "replace")
-        return _SURROGATE.sub("\ufffd", text)
-
     def _event(
-        self, outcome: _Outcome, frame: Frame, line: str, fields: dict[str, str], intact: bool, read_at: float
+        self, outcome: _Outcome, frame: Frame, line: str, fields: Mapping[str, str], intact: bool, read_at: float
     ) -> Event:
         if read_at != self._read_at:
             self._read_at, self._time = read_at, format_time(read_at)
+        self.label = outcome.label
         members: dict[str, object] = {"line": line, "fields": fields}
         if not intact:
             members["raw"] = frame.data  # msgspec writes bytes as base64
@@ -128,6 +132,13 @@ class Rules:
 def _groups(match: re.Match[str]) -> dict[str, str]:
     """Gives the named groups that took part in the match."""
     return {name: text for name, text in match.groupdict().items() if text is not None}
+
+
+def _all_hold(conditions: tuple[Where, ...], fields: Mapping[str, str]) -> bool:
+    for where in conditions:  # noqa: SIM110 - a generator would cost more than the conditions
+        if not where.holds(fields.get(where.path, ABSENT)):
+            return False
+    return True
 
 
 def _cut_down(members: dict[str, object], frame: Frame, limit: int) -> msgspec.Raw:

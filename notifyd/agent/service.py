@@ -8,9 +8,10 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 
 from notifyd import config
+from notifyd.agent.recorder import Recorder, WriterThread
 from notifyd.agent.serialport import SerialSource
 from notifyd.agent.spool import Spool
 from notifyd.agent.uplink import Uplink
@@ -19,6 +20,9 @@ from notifyd.config_agent import AgentConfig, parse_agent
 from notifyd.daemon import Daemon, DaemonOptions, share_interpreter, use_monotonic_clock
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_client
+
+FIRST_TRY_S = 2.0
+"""How long the agent waits for its ports before it counts as ready: one that hangs must not keep it from the others."""
 
 FLUSH_S = 3.0
 """How long a stop waits for what was read to be stored; a disk that does not answer must not hold it up."""
@@ -78,7 +82,25 @@ class AgentDaemon(Daemon):
             on_fatal=self.fail,
         )
         self.uplink = Uplink(reactor, settings.hub, agent=name, spool=self.spool)
-        self.sources = [SerialSource(reactor, source, name, priority, self.spool.put) for source in settings.source]
+        self.recordings = WriterThread(reactor)
+        self.recorders = {
+            source.name: Recorder(reactor, source, settings.record, folder / "recordings", self.recordings)
+            for source in settings.source
+            if source.record
+        }
+        self.sources = [
+            SerialSource(
+                reactor,
+                source,
+                name,
+                priority,
+                self.spool.put,
+                self.spool.flush,
+                settings.limits.max_rate,
+                recorder=self.recorders.get(source.name),
+            )
+            for source in settings.source
+        ]
 
     async def come_up(self) -> None:
         """Takes the state folder, opens the spool, and begins to send and to read."""
@@ -89,13 +111,17 @@ class AgentDaemon(Daemon):
         self.uplink.startService()
         for source in self.sources:
             source.startService()
+        tried = DeferredList([source.first_try for source in self.sources])
+        await tried.addTimeout(FIRST_TRY_S, self.reactor).addErrback(lambda failure: None)
 
     async def go_down(self) -> None:
         """Stores what was read, sends what it can at once, and closes the spool."""
-        for source in self.sources:
-            if source.running:
-                await source.stopService()
+        await DeferredList([source.stopService() for source in self.sources if source.running])
+        recorded = [recorder.stop() for recorder in self.recorders.values()]
         await self._flush()
+        for each in recorded:
+            await each
+        self.recordings.stop()
         if self.uplink.running:
             await self.uplink.stopService()
         await self.spool.close()

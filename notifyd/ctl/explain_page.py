@@ -62,7 +62,8 @@ def _way(page: _Page, life: Mapping[str, Any]) -> None:
     page.title("Its way")
     page.row("read", _read(life))
     delay = life["delay_s"]
-    later = f"{delay:g} s later" if delay >= 0 else f"{-delay:g} s earlier by the hub's clock"
+    seconds = f"{abs(delay):.6f}".rstrip("0").rstrip(".")
+    later = f"{seconds} s later" if delay >= 0 else f"{seconds} s earlier by the hub's clock"
     page.row("received", f"{life['received']}, {later}")
     page.row("stored", f"at offset {life['offset']}")
     sent = "to nobody: it repeats an event of its kind" if life["suppressed"] else f"on stream {life['stream']}"

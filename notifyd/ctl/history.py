@@ -12,12 +12,12 @@ from itertools import chain
 
 import click
 
+from notifyd.conditions import Pattern
 from notifyd.ctl import eventlog
 from notifyd.ctl.eventlog import StoredRow
 from notifyd.ctl.output import Pipe, escape_json
 from notifyd.ctl.say import CommandError, complain
 from notifyd.event import Priority
-from notifyd.hub.conditions import Pattern
 
 STDOUT_FD = 1
 DEEPEST_EVENT = 5_000

@@ -12,7 +12,7 @@ import click
 from notifyd import __version__
 from notifyd.ctl.say import complain
 
-COMMANDS = ("tail", "send", "history", "explain", "rules", "check", "demo")
+COMMANDS = ("tail", "send", "history", "explain", "rules", "ports", "sniff", "replay", "check", "demo")
 """Each is a click command of that name in the module of that name beside this one."""
 
 

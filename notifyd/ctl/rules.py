@@ -20,6 +20,7 @@ from notifyd.ctl.eventlog import LogPlace, StoredRow
 from notifyd.ctl.history import DEEPEST_EVENT, STDOUT_FD
 from notifyd.ctl.output import write_all
 from notifyd.ctl.past import Past, Remembering, revive
+from notifyd.ctl.rules_agent import test_agent
 from notifyd.ctl.rules_report import Report
 from notifyd.ctl.say import CommandError, complain
 from notifyd.database import StateError
@@ -41,9 +42,12 @@ PROGRESS_S = 0.5
 @click.group(invoke_without_command=True)
 @click.pass_context
 def rules(ctx: click.Context) -> None:
-    """Try rules on the events that are stored."""
+    """Try rules before they are used: on the events that are stored, or on a recording."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+rules.add_command(test_agent)
 
 
 @rules.command()

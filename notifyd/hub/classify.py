@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from msgspec import UNSET
 
 from notifyd import event as events
+from notifyd.conditions import ABSENT, short, shown
 from notifyd.config_hub import HubRule
-from notifyd.event import HINTS, Attributes, Event, Priority
-from notifyd.hub.conditions import Matcher, short, shown, value_at
-from notifyd.hub.draft import ABSENT, Draft
+from notifyd.event import DAMAGED_TYPE, HINTS, Attributes, Event, Priority
+from notifyd.hub.conditions import Matcher, value_at
+from notifyd.hub.draft import Draft
 from notifyd.hub.ruletree import RuleTree
 
 
@@ -62,6 +63,7 @@ class Classifier:
         self._hints: dict[str | None, Decision] = {word: Decision(priority, "hint") for word, priority in HINTS.items()}
         no_hint = "no rule matches and there is no priority" if default is Priority.ERROR else None
         self._no_hint = Decision(default, "default", no_hint)
+        self._damaged = Decision(Priority.ERROR, "default", "no rule matches and its agent found the frame damaged")
 
     def classify(self, draft: Draft) -> Decision:
         """Decides about an event; its own ``priority`` is the hint."""
@@ -69,7 +71,7 @@ class Classifier:
         if number >= 0:
             rule = self._rules[number]
             return rule.decision or rule.decide(draft)
-        return self._hints.get(draft.hint) or self._by_default(draft.event)
+        return self._without_rule(draft)
 
     def explain(self, draft: Draft) -> Explanation:
         """Decides about an event by asking one rule after the other, and says why those before did not match."""
@@ -79,7 +81,12 @@ class Classifier:
             if failure is None:
                 return Explanation(tuple(missed), rule.decision or rule.decide(draft))
             missed.append((rule.name, failure))
-        return Explanation(tuple(missed), self._hints.get(draft.hint) or self._by_default(draft.event))
+        return Explanation(tuple(missed), self._without_rule(draft))
+
+    def _without_rule(self, draft: Draft) -> Decision:
+        if draft.event.type == DAMAGED_TYPE:  # its hint only chose a lane
+            return self._damaged
+        return self._hints.get(draft.hint) or self._by_default(draft.event)
 
     def _by_default(self, event: Event) -> Decision:
         hint = event.priority if event.priority is not UNSET else events.extension(event, "priority")

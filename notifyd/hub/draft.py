@@ -9,13 +9,11 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from notifyd import event as events
+from notifyd.conditions import ABSENT
 from notifyd.event import HINTS, Event
 
 if TYPE_CHECKING:
     from notifyd.hub.records import Position  # which names windows, and these drafts
-
-ABSENT = object()
-"""What :meth:`Draft.value` gives where nothing stands."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,6 +43,7 @@ class Draft(msgspec.Struct, gc=False):
     _data: dict[str, Any] | None = None
     _context: dict[str, Raw] | None = None
     _disowned: bool = False
+    _is_clean: bool = False  # known to have no context of the producer's
 
     @property
     def hint(self) -> str | None:
@@ -75,25 +74,27 @@ class Draft(msgspec.Struct, gc=False):
     def disown_context(self) -> None:
         """Takes out ``context`` and ``unavailable`` that the producer put into the data: they are the hub's to say."""
         data = self.data
-        if "context" in data or "unavailable" in data:
+        self._is_clean = not ("context" in data or "unavailable" in data)
+        if not self._is_clean:
             self._disowned = True
             data.pop("context", None)
             data.pop("unavailable", None)
 
-    def add_context(self, name: str, value: Any, encoded: bytes) -> None:
+    def add_context(self, name: str, value: Any, encoded: bytes | Raw) -> None:
         """Adds what a lookup found, or the operator's own code, to ``data.context``.
 
         Args:
             name: its key.
-            value: what JSON can hold.
+            value: what JSON can hold; nobody changes it from now on.
             encoded: the same as JSON.
         """
+        raw = encoded if isinstance(encoded, Raw) else Raw(encoded)
         context = self._context
         if context is None:
-            self._context = {name: Raw(encoded)}
+            self._context = {name: raw}
             self.data["context"] = {name: value}
         else:
-            context[name] = Raw(encoded)
+            context[name] = raw
             self.data["context"][name] = value
 
     def write_data(self, *, leave_out_context: bool = False) -> None:
@@ -105,7 +106,7 @@ class Draft(msgspec.Struct, gc=False):
         if self._context is not None and not (self.unavailable or self._disowned or leave_out_context):
             data = self.event.data
             old = b"{}" if data is UNSET else bytes(data)
-            if b'"context"' not in old:  # nearly every event: what was found is put behind the last member
+            if self._is_clean or b'"context"' not in old:  # what was found is put behind the last member
                 start = old[:-1] + b"," if b'"' in old else b"{"
                 self.event.data = Raw(start + b'"context":' + _encode(self._context) + b"}")
                 return

@@ -18,8 +18,9 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from notifyd import event as events
+from notifyd.conditions import ABSENT
 from notifyd.event import Event, Priority
-from notifyd.hub.draft import ABSENT, Draft
+from notifyd.hub.draft import Draft
 
 MAX_PLAIN = 64
 """Characters of a text that stand in a key as they are, so that keys stay small; a longer text is hashed.

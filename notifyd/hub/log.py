@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from notifyd.database import Fault, NewerSchemaError, StateError
+from notifyd.database import Fault, NewerSchemaError, StateError, in_one_line
 from notifyd.hub import statements
 from notifyd.hub.backend import Backend, ask
 from notifyd.hub.records import Batch, Entry, Memory
@@ -105,11 +105,13 @@ class EventLog:
             await self.append(second)
             entries[:] = first.entries + second.entries
         elif entries and not _is_refusal(entries[0]):
-            self.log.error("The database refuses an event: {error}", error=error, offset=entries[0].offset)
-            entries[0] = self._refused(entries[0], f"the database refuses it: {error}")
+            words = in_one_line(error)
+            self.log.error("The database refuses an event: {error}", error=words, offset=entries[0].offset)
+            entries[0] = self._refused(entries[0], f"the database refuses it: {words}")
             await self.append(batch)
         else:
-            raise StateError(f"the database {self._backend.name} refuses what every database takes: {error}") from error
+            reason = f"refuses what every database takes: {in_one_line(error)}"
+            raise StateError(f"the database {self._backend.name} {reason}") from error
 
     async def expire(self, cutoff: str, most: int) -> dict[str, int]:
         """Deletes the oldest events whose ``received`` is before ``cutoff``, never the newest one.
@@ -164,19 +166,19 @@ class EventLog:
 
     def _judge(self, error: Exception) -> None:
         """Raises what no retry helps against; logs the beginning of everything else."""
-        name = self._backend.name
+        name, words = self._backend.name, in_one_line(error)
         fault = self._backend.judge(error)
         if fault is Fault.FOREIGN:
-            raise StateError(f"the database {name} is not notifyd's, or was changed: {error}") from error
+            raise StateError(f"the database {name} is not notifyd's, or was changed: {words}") from error
         if fault is Fault.DENIED:
-            raise StateError(f"the database {name} does not let its user do what the hub must: {error}") from error
+            raise StateError(f"the database {name} does not let its user do what the hub must: {words}") from error
         if fault is Fault.CORRUPT:
-            raise StateError(f"the database {name} is corrupt ({error}): restore it or move it aside") from error
+            raise StateError(f"the database {name} is corrupt ({words}): restore it or move it aside") from error
         if fault is not Fault.AWAY:
             raise error
         if not self.away:
             self.away = True
-            self.log.error("The database cannot be used; nothing is acknowledged until it can: {error}", error=error)
+            self.log.error("The database cannot be used; nothing is acknowledged until it can: {error}", error=words)
 
 
 def _is_refusal(entry: Entry) -> bool:

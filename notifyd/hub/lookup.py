@@ -103,10 +103,8 @@ class Lookup:
         if entry is None or (encoded := entry[2]) is None:
             draft.unavailable.append(self.name)
             return
-        row = entry[1]
-        if row is not None:  # each event has its own: the operator's code may write into it
-            row = row.copy() if entry[3] else _decode(encoded)
-        draft.add_context(self.name, row, encoded)
+        # All events share the row: rules only read it, and the operator's code cannot write into what it is given.
+        draft.add_context(self.name, entry[1], encoded)
 
     def ask(self, keys: Iterable[Key], answered: Answered) -> None:
         """Has keys asked for, with those that others want; each is answered once, maybe before this returns."""
@@ -238,10 +236,10 @@ class Lookup:
     def _keep(self, key: Key, answer: Answer, asked_s: float) -> Entry:
         if isinstance(answer, Refused):
             self._log_refusal(answer.reason)
-            return self._cache.put(key, asked_s, None, None, True)
+            return self._cache.put(key, asked_s, None, None)
         if answer is None:
-            return self._cache.put(key, asked_s, None, b"null", True)
-        return self._cache.put(key, asked_s, answer.value, answer.encoded, answer.flat)
+            return self._cache.put(key, asked_s, None, b"null")
+        return self._cache.put(key, asked_s, answer.value, answer.encoded)
 
     def _log_refusal(self, reason: str) -> None:
         now_s = self._clock.seconds()

@@ -29,12 +29,10 @@ class Row:
     Attributes:
         value: its columns by their names; of a name that comes twice the last counts.
         encoded: the same as JSON.
-        flat: no column holds an object or a list.
     """
 
     value: dict[str, Any]
     encoded: bytes
-    flat: bool
 
 
 def make_row(names: Sequence[str], values: Sequence[Any]) -> Row:
@@ -56,7 +54,7 @@ def make_row(names: Sequence[str], values: Sequence[Any]) -> Row:
         raise RefusedError("a column's value is nothing that JSON can hold") from None
     if len(encoded) > MAX_ROW:
         raise RefusedError(_TOO_LARGE)
-    return Row(row, encoded, not any(isinstance(value, dict | list) for value in row.values()))
+    return Row(row, encoded)
 
 
 _TOO_LARGE = f"its row is larger than {MAX_ROW} bytes: name only the columns that events need"

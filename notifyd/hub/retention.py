@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from notifyd import event as events
 from notifyd.config import Duration
+from notifyd.database import in_one_line
 from notifyd.hub.log import EventLog
 
 SWEEP_MOST_S = 60.0
@@ -98,4 +99,4 @@ class Retention:
         except Exception as error:  # noqa: BLE001 - the next sweep tries again; the log's own writer judges the fault
             if not self._failing:
                 self._failing = True
-                self.logger.error("Expired events cannot be deleted now: {error}", error=error)
+                self.logger.error("Expired events cannot be deleted now: {error}", error=in_one_line(error))

@@ -11,10 +11,9 @@ from itertools import accumulate
 from operator import xor
 from typing import Any
 
+from notifyd.conditions import ABSENT, Pattern, Where, number_of, text_of
 from notifyd.config_hub import HubRule
 from notifyd.event import Priority
-from notifyd.hub.conditions import Pattern, Where, number_of, text_of
-from notifyd.hub.draft import ABSENT
 
 Key = str | int | float | None
 """What stands for a value: all that rules can tell about it, and None for a value that no condition holds for."""

@@ -28,7 +28,7 @@ from notifyd.hub.records import Entry
 from notifyd.hub.retention import Retention
 from notifyd.hub.settle import Settler
 from notifyd.hub.spools import Spools
-from notifyd.hub.stages import check_stages, make_stages
+from notifyd.hub.stages import Stages, check_stages, make_stages
 from notifyd.hub.subscribers import Crowd, SubscriberFactory
 
 FAREWELL_S = 1.0
@@ -67,10 +67,12 @@ class HubDaemon(Daemon):
     Args:
         reactor: runs it.
         settings: of ``hub.toml``.
+        path: of that file, for what is told.
     """
 
-    def __init__(self, reactor: Any, settings: HubConfig) -> None:
+    def __init__(self, reactor: Any, settings: HubConfig, path: str = "hub.toml") -> None:
         super().__init__(reactor, "notify-hub")
+        self._path = path
         self.settings = settings
         self.state = config.state_folder(settings.state, os.environ, "notify-hub")
         self._ports: list[Any] = []
@@ -80,7 +82,7 @@ class HubDaemon(Daemon):
 
     async def come_up(self) -> None:
         """Opens the log, then the ports."""
-        filter_object = None if self.settings.filter is None else load_filter(self.settings.filter, "hub.toml")
+        filter_object = None if self.settings.filter is None else load_filter(self.settings.filter, self._path)
         prepare_folder(self.state)
         self._lock.acquire()
         share_interpreter()
@@ -92,7 +94,7 @@ class HubDaemon(Daemon):
         self._reader = Reader(backend, reactor)
         backplane = Backplane(tuple(settings.listen.streams()), memory.last, settings.limits.stream_memory)
         spools = Spools(self._log.positions)
-        stages = self._stages = make_stages(
+        self._stages = make_stages(
             settings,
             self.state,
             reactor=reactor,
@@ -100,26 +102,7 @@ class HubDaemon(Daemon):
             filter_object=filter_object,
             windows=memory.windows,
         )
-        self._counters = Counters()
-        pipeline = self._pipeline = Pipeline(
-            reactor,
-            log=self._log,
-            intake=Intake(self._counters),
-            enricher=stages.enricher,
-            own_code=stages.own_code,
-            settler=Settler(
-                classifier=stages.classifier,
-                suppressor=stages.suppressor,
-                unclassified=stages.unclassified,
-                counters=self._counters,
-                last=memory.last,
-            ),
-            suppressor=stages.suppressor,
-            backplane=backplane,
-            spools=spools,
-            own_priority=settings.own_events.priority,
-            fail=self.fail,
-        )
+        pipeline = self._pipeline = self._make_pipeline(self._stages, memory.last, backplane, spools)
         pipeline.clients = Clients(memory.clients, pipeline.wake)
         self._agents = AgentWatch(
             reactor,
@@ -152,6 +135,28 @@ class HubDaemon(Daemon):
         pipeline.start()
         self._agents.start()
         self._retention.start()
+
+    def _make_pipeline(self, stages: Stages, last: int, backplane: Backplane, spools: Spools) -> Pipeline:
+        self._counters = Counters()
+        return Pipeline(
+            self.reactor,
+            log=self._log,
+            intake=Intake(self._counters),
+            enricher=stages.enricher,
+            own_code=stages.own_code,
+            settler=Settler(
+                classifier=stages.classifier,
+                suppressor=stages.suppressor,
+                unclassified=stages.unclassified,
+                counters=self._counters,
+                last=last,
+            ),
+            suppressor=stages.suppressor,
+            backplane=backplane,
+            spools=spools,
+            own_priority=self.settings.own_events.priority,
+            fail=self.fail,
+        )
 
     def _tell(self, kind: str, source: str, line: str, fields: dict[str, object]) -> None:
         """Queues an event of the hub's own."""
@@ -229,4 +234,4 @@ def makeService(options: Options) -> HubDaemon:
     from twisted.internet import reactor
 
     use_monotonic_clock(reactor)
-    return HubDaemon(reactor, options["configuration"])
+    return HubDaemon(reactor, options["configuration"], options["config"] or "defaults")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 from notifyd import config, postgresql
 from notifyd.config import ConfigurationError
-from notifyd.config_hub import HubConfig
+from notifyd.config_hub import HubConfig, Lookup
 from notifyd.database import StateError
 from notifyd.hub.breaker import Tell
 from notifyd.hub.classify import Classifier
 from notifyd.hub.conditions import Matcher
+from notifyd.hub.draft import Draft
 from notifyd.hub.enrich import Enricher, make_lookup
 from notifyd.hub.filtering import FilterRunner
 from notifyd.hub.suppress import Suppressor
@@ -39,6 +40,11 @@ class Stages:
         if self.own_code is not None:
             self.own_code.stop()
         self.unclassified.stop()
+
+
+def _matches(lookup: Lookup) -> Callable[[Draft], bool] | None:
+    """Gives what tells which events a lookup is for; None where it is for every one, which then costs none of them."""
+    return Matcher(lookup).matches if lookup.type or lookup.source or lookup.where else None
 
 
 def own_database(settings: HubConfig, state: Path) -> str:
@@ -76,8 +82,7 @@ def make_stages(
     """
     own_url = own_database(settings, state)
     lookups = [
-        make_lookup(each, own_url, reactor=reactor, tell=tell, matches=Matcher(each).matches)
-        for each in settings.lookup
+        make_lookup(each, own_url, reactor=reactor, tell=tell, matches=_matches(each)) for each in settings.lookup
     ]
     windows = tuple(windows)
     suppressor = None

@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from notifyd import event as events
 from notifyd import wire
+from notifyd.database import in_one_line
 from notifyd.endpoints import keep_alive, say_farewell
 from notifyd.hub.backplane import Chunk
 from notifyd.hub.clients import Client
@@ -308,7 +309,7 @@ class SubscriberProtocol(LineReceiver):
         crowd = self.factory.crowd
         if not crowd.reading_fails:
             crowd.reading_fails = True
-            self.factory.log.error("The log cannot be read back; clients wait: {error}", error=problem)
+            self.factory.log.error("The log cannot be read back; clients wait: {error}", error=in_one_line(problem))
 
     # --- back pressure ------------------------------------------------------------------------------------
 

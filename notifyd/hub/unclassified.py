@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from notifyd.conditions import short
 from notifyd.event import Event
-from notifyd.hub.conditions import short
 
 WINDOW_S = 60.0
 """After a warning of a type the next one comes at the earliest after so long, with the count."""

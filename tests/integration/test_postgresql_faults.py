@@ -31,21 +31,26 @@ class Producer(threading.Thread):
         super().__init__(daemon=True)
         self._port = port
         self._done = threading.Event()
+        self._closing = threading.Event()
         self.sent = self.acked = 0
         self.connections = 0
         self.start()
 
     def run(self) -> None:
         """Sends until it is told to finish, and all is acknowledged."""
-        while not (self._done.is_set() and self.acked == self.sent):
+        while not self._is_over:
             with contextlib.suppress(OSError), Client(self._port) as client:
                 self._send(client)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._closing.is_set() or (self._done.is_set() and self.acked == self.sent)
 
     def _send(self, client: Client) -> None:
         self.connections += 1
         base = self.acked = client.hello()["acked"].get("normal", 0)
         client.send(*map(event, range(base + 1, self.sent + 1)))
-        while not (self._done.is_set() and self.acked == self.sent):
+        while not self._is_over:
             if not self._done.is_set() and self.sent - self.acked < IN_FLIGHT:
                 client.send(*map(event, range(self.sent + 1, self.sent + 11)))
                 self.sent += 10
@@ -65,6 +70,11 @@ class Producer(threading.Thread):
         assert not self.is_alive()
         assert self.acked == self.sent
         return self.sent
+
+    def close(self) -> None:
+        """Gives up: the next test's hub may have the same port."""
+        self._closing.set()
+        self.join(60)
 
 
 def event(number: int) -> str:
@@ -137,7 +147,7 @@ def test_whatever_happens_to_the_server_nothing_is_lost_or_repeated(
     """While events flow: each is stored once, each client gets each once, in order, and the hub is never restarted."""
     assert made.process is not None
     clients = [start(Collector, made.ports[name], f"client-{name}") for name in ("normal", "all")]
-    producer = Producer(made.ports["ingest"])
+    producer = start(Producer, made.ports["ingest"])
     for _ in range(ROUNDS):
         seen = len(clients[0].events)
         clients[0].wait(lambda events, seen=seen: len(events) > seen + EACH)

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import functools
-import operator
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.recordings import RECORDINGS, Replay, is_intact, sentence_of, sentences
 from tests.integration.rig import Agent, Collector, Hub, Panel, without_repeats
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
-RECORDINGS = sorted(DATA.glob("*/*.log")) + sorted(DATA.glob("*/*.txt"))
+pytestmark = pytest.mark.skipif(not RECORDINGS, reason="the recordings are not beside the checkout")
 SOURCE = """
 [[source]]
 name = "gnss"
 port = "{port}"
 """
+LINE_SPEED = 11_520.0
+"""Bytes a second at 115,200 Bd."""
 
 
-def is_intact(sentence: bytes) -> bool:
-    """Tells whether the two hex digits after `*` are the XOR of the bytes between `$` or `!` and `*`."""
-    match = re.fullmatch(rb"[$!]([^*]*)\*([0-9A-Fa-f]{2})", sentence)
-    return match is not None and functools.reduce(operator.xor, match[1], 0) == int(match[2], 16)
+@pytest.fixture
+def replay(hub: Hub, tmp_path: Path, start: Callable[..., Any]) -> Replay:
+    """A device on a pty, with an agent, a hub and a client."""
+    panel = start(Panel, tmp_path / "gnss")
+    start(Agent, tmp_path, hub.ports["ingest"], SOURCE.format(port=panel.link)).start()
+    return Replay(panel, start(Collector, hub.ports["normal"], "follower"))
 
 
-def sentence_of(event: dict[str, Any]) -> bytes:
-    """Gives the bytes of an event's line."""
-    data = event["data"]
-    return base64.b64decode(data["raw"]) if "raw" in data else data["line"].encode("ascii")
-
-
-@pytest.mark.skipif(not RECORDINGS, reason="the recordings are not beside the checkout")
 def test_every_intact_sentence_of_every_recording_arrives_in_order(
     hub: Hub, tmp_path: Path, start: Callable[..., Any]
 ) -> None:
@@ -46,7 +39,7 @@ def test_every_intact_sentence_of_every_recording_arrives_in_order(
     expected: list[bytes] = []
     for recording in RECORDINGS:
         data = recording.read_bytes()
-        expected += [line for line in re.split(rb"[\r\n]+", data) if line]
+        expected += sentences(data)
         panel.print(data + b"\r\n")
     panel.print(b"the end\r\n")
     events = follower.wait(lambda events: bool(events) and events[-1]["data"]["line"] == "the end")
@@ -54,3 +47,27 @@ def test_every_intact_sentence_of_every_recording_arrives_in_order(
     assert sum(map(is_intact, expected)) > 1_000
     assert [line for line in got if is_intact(line)] == [line for line in expected if is_intact(line)]
     assert got == expected  # damaged ones too: what they say is for the rules to judge
+
+
+def test_every_intact_sentence_arrives_at_the_speed_of_a_line(replay: Replay) -> None:
+    """The same as a device prints: bytes come in dribs and drabs, cut anywhere."""
+    for recording in RECORDINGS:
+        if recording.parent.name == "nmea":
+            replay.print(recording.read_bytes() + b"\r\n", LINE_SPEED)
+    replay.wait_until_all_is_there()
+    replay.check()
+
+
+def test_every_intact_sentence_arrives_while_the_cable_is_pulled_every_second(replay: Replay) -> None:
+    """Each time in the middle of a sentence, which never becomes a whole one with what comes after it."""
+    lines = [line for recording in RECORDINGS for line in sentences(recording.read_bytes())]
+    share = len(lines) // 10
+    for number in range(10):
+        replay.wait_for_a_reader()
+        replay.print(b"\r\n".join(lines[number * share : (number + 1) * share]) + b"\r\n")
+        replay.wait_until_all_is_there()
+        replay.panel.print(b"$GPGGA,1234")
+        replay.panel.unplug()
+        replay.panel.plug()
+    replay.wait_for_a_reader()
+    replay.check()

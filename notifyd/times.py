@@ -1,0 +1,60 @@
+"""Times as RFC 3339 (section 5.6), which is how CloudEvents writes them."""
+
+from __future__ import annotations
+
+import calendar
+import datetime as dt
+import functools
+import re
+
+_RFC3339 = re.compile(
+    r"([0-9]{4})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]"
+    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
+    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+
+
+_OWN_LENGTH = len("2026-11-22T10:00:00.000000Z")
+_FIRST_S = dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()
+_LAST_S = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()
+
+
+def is_rfc3339(text: str) -> bool:
+    """Tells whether ``text`` is a date-time of RFC 3339; a leap second counts as one."""
+    if len(text) == _OWN_LENGTH and text[-1] == "Z" and text[20:-1].isdigit() and text.isascii():
+        return _is_moment(text[:20] + "0Z")  # notifyd's own form: many events share a second
+    return _is_moment.__wrapped__(text)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_moment(text: str) -> bool:
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        return False
+    year, month, day = int(match[1]), int(match[2]), int(match[3])
+    return day <= 28 or (year > 0 and day <= calendar.monthrange(year, month)[1])
+
+
+def format_time(seconds: float) -> str:
+    """Gives ``seconds`` since 1970 as RFC 3339 in UTC with microseconds, as in ``2026-11-22T10:00:00.000000Z``.
+
+    A moment before the year 1 or after the year 9999 becomes the first or the last that can be written.
+    """
+    moment = dt.datetime.fromtimestamp(min(max(seconds, _FIRST_S), _LAST_S), dt.UTC)
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def parse_time(text: str) -> float:
+    """Gives an RFC 3339 time in seconds since 1970; a leap second counts as the second before it.
+
+    Raises:
+        ValueError: ``text`` is no RFC 3339 time.
+    """
+    if not is_rfc3339(text):
+        raise ValueError(f"{text!r} is no RFC 3339 time such as 2026-11-22T10:00:00Z")
+    text = text.upper()
+    if text.startswith("0000"):
+        return _FIRST_S  # RFC 3339 has a year 0, datetime has not
+    if text[17:19] == "60":
+        text = text[:17] + "59" + text[19:]
+    return dt.datetime.fromisoformat(text).timestamp()
