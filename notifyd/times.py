@@ -6,6 +6,7 @@ import calendar
 import datetime as dt
 import functools
 import re
+from collections.abc import Sequence
 
 _RFC3339 = re.compile(
     r"([0-9]{4})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]"
@@ -24,6 +25,16 @@ def is_rfc3339(text: str) -> bool:
     if len(text) == _OWN_LENGTH and text[-1] == "Z" and text[20:-1].isdigit() and text.isascii():
         return _is_moment(text[:20] + "0Z")  # notifyd's own form: many events share a second
     return _is_moment.__wrapped__(text)
+
+
+def are_rfc3339(texts: Sequence[str]) -> bool:
+    """Tells whether all of ``texts`` are date-times of RFC 3339; costs least where they are in notifyd's own form."""
+    joined = "".join(texts)
+    own = set(map(len, texts)) == {_OWN_LENGTH} and joined.isascii()
+    if not (own and joined[_OWN_LENGTH - 1 :: _OWN_LENGTH] == "Z" * len(texts)):
+        return all(map(is_rfc3339, texts))
+    fraction = "".join(joined[place::_OWN_LENGTH] for place in range(20, _OWN_LENGTH - 1))
+    return fraction.isdigit() and all(_is_moment(second + "0Z") for second in {text[:20] for text in texts})
 
 
 @functools.lru_cache(maxsize=256)

@@ -57,7 +57,7 @@ class Kept:
         offset, body = self.hub.execute('SELECT "offset", body FROM event WHERE id = ?', event_id).fetchone()
         event = json.loads(body)
         event["data"] = {**event.get("data", {}), **members}
-        self.hub.execute('UPDATE event SET body = ? WHERE "offset" = ?', json.dumps(event), offset)
+        self.hub.execute(f'UPDATE {self.hub.backend.table} SET body = ? WHERE "offset" = ?', json.dumps(event), offset)
         self.hub.connection.commit()
 
     def offset(self, event_id: str) -> str:

@@ -224,6 +224,11 @@ class Peer:
         self._read = 0
         protocol.makeConnection(transport)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether something was sent that :meth:`lines` does not give yet."""
+        return False
+
     def send(self, *lines: bytes) -> None:
         """Sends lines in one read."""
         self.protocol.dataReceived(b"".join(line + b"\n" for line in lines))
@@ -366,6 +371,7 @@ class Hub:
             name: SubscriberFactory(self.clock, stream, self.crowd) for name, stream in self.backplane.streams.items()
         }
         self.peers: list[Peer] = []
+        self.make_client: Callable[[Any, bool], Peer] = lambda protocol, takes: Peer(protocol, Transport(takes))
 
     def now(self) -> float:
         return self.start + self.clock.seconds()
@@ -388,7 +394,7 @@ class Hub:
     def client(self, stream: str = "normal", *lines: bytes, takes: bool = True) -> Peer:
         """Connects to a stream's port, and sends."""
         protocol: SubscriberProtocol = self.ports[stream].buildProtocol(None)
-        peer = Peer(protocol, Transport(takes))
+        peer = self.make_client(protocol, takes)
         self.peers.append(peer)
         if lines:
             peer.send(*lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from notifyd.hub.backplane import ALL, CHUNK, Backplane, Chunk, Stream, make_chunks
 
 NAMES = ("normal", "critical", ALL)
-SIZES = st.sampled_from([1, 1_000, 30_000, CHUNK - 1, CHUNK, 130_000])
+SIZES = st.sampled_from([1, 1_000, 30_000, CHUNK // 2, CHUNK - 1, CHUNK, 2 * CHUNK])
 BATCHES = st.lists(st.lists(st.tuples(st.sampled_from(NAMES[:2]), SIZES, st.integers(1, 5)), max_size=6), max_size=6)
 
 
@@ -25,18 +26,26 @@ def batches_of(plan: list[list[tuple[str, int, int]]], end: int) -> Iterator[tup
         yield batch, end
 
 
+def publish(plane: Backplane, batch: list[tuple[int, str, bytes]], end: int) -> None:
+    """Publishes events that are given one by one."""
+    offsets, priorities, lines = zip(*batch, strict=True) if batch else ((), (), ())
+    plane.publish(offsets, priorities, lines, end)
+
+
 def read_all(stream: Stream, after: int) -> bytes:
     """Reads everything behind a cursor."""
     read = b""
     while (chunk := stream.read(after)) is not None:
-        read += chunk.after(after)
+        start, events = chunk.behind(after)
         assert chunk.last > after
+        assert events == chunk.data.count(b"\n", start)
+        read += chunk.data[start:]
         after = chunk.last
     return read
 
 
 @settings(max_examples=50, deadline=None)
-@given(BATCHES, st.sampled_from([CHUNK, 200_000, 10**7]), st.integers(0, 1000))
+@given(BATCHES, st.sampled_from([CHUNK, 3 * CHUNK, 10**7]), st.integers(0, 1000))
 def test_a_cursor_anywhere_in_memory_reads_exactly_what_is_behind_it(
     plan: list[list[tuple[str, int, int]]], limit: int, start: int
 ) -> None:
@@ -44,7 +53,7 @@ def test_a_cursor_anywhere_in_memory_reads_exactly_what_is_behind_it(
     plane = Backplane(NAMES, start, limit)
     published: list[tuple[int, str, bytes]] = []
     for batch, end in batches_of(plan, start):
-        plane.publish(batch, end)
+        publish(plane, batch, end)
         published += batch
         for name, stream in plane.streams.items():
             mine = [(offset, line) for offset, priority, line in published if name in (ALL, priority)]
@@ -84,23 +93,49 @@ def test_listeners_get_each_chunk_as_long_as_they_listen(
     readers = [Reader(stream, each) for each in patience]
     expected = b""
     for batch, end in batches_of(plan, 0):
-        plane.publish(batch, end)
+        publish(plane, batch, end)
         expected += b"".join(line + b"\n" for _, priority, line in batch if priority == "normal")
     for reader in readers:
         assert reader.read + read_all(stream, reader.last) == expected
 
 
 @given(st.lists(SIZES, max_size=20))
-def test_chunks_hold_about_64_kib_and_every_line_whole(sizes: list[int]) -> None:
+def test_chunks_are_bounded_and_hold_every_line_whole(sizes: list[int]) -> None:
     """A longer line stands by itself."""
     lines = [b"x" * size for size in sizes]
     chunks = make_chunks(range(1, len(lines) + 1), lines)
     assert b"".join(chunk.data for chunk in chunks) == b"".join(line + b"\n" for line in lines)
     assert [offset for chunk in chunks for offset in chunk.offsets] == list(range(1, len(lines) + 1))
     assert all(len(chunk.data) <= CHUNK or len(chunk.offsets) == 1 for chunk in chunks)
+    for chunk, after in pairwise(chunks):
+        assert len(chunk.data) + after.data.index(b"\n") + 1 > CHUNK, "more would have had room"
     for chunk in chunks:
-        assert chunk.after(chunk.first - 1) == chunk.data
-        assert chunk.after(chunk.last) == b""
+        assert chunk.behind(chunk.first - 1) == (0, len(chunk.offsets))
+        assert chunk.behind(chunk.last) == (len(chunk.data), 0)
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=20))
+def test_offsets_with_holes_are_kept_as_those_without(steps: list[int]) -> None:
+    """Of a chunk whose events are not all of one stream."""
+    offsets = list(accumulate(steps))
+    (chunk,) = make_chunks(offsets, [b"%d" % offset for offset in offsets])
+    assert list(chunk.offsets) == offsets
+    for after in range(offsets[-1] + 2):
+        start, events = chunk.behind(after)
+        assert chunk.data[start:].split() == [b"%d" % offset for offset in offsets if offset > after]
+        assert events == sum(offset > after for offset in offsets)
+
+
+def test_a_batch_of_one_priority_is_joined_once() -> None:
+    """Its stream and that of all events share the chunks."""
+    plane = Backplane(("normal", "critical", ALL), 0, 10**7)
+    plane.publish([1, 2], ["normal", "normal"], [b"a", b"b"], 2)
+    assert plane.streams["normal"].read(0) is plane.streams[ALL].read(0)
+    assert plane.streams["critical"].read(0) is None
+    plane.publish([3, 4], ["normal", "critical"], [b"c", b"d"], 4)
+    assert read_all(plane.streams["normal"], 0) == b"a\nb\nc\n"
+    assert read_all(plane.streams["critical"], 0) == b"d\n"
+    assert read_all(plane.streams[ALL], 0) == b"a\nb\nc\nd\n"
 
 
 def test_a_chunk_that_exceeds_the_memory_by_itself_is_not_kept() -> None:
@@ -108,9 +143,9 @@ def test_a_chunk_that_exceeds_the_memory_by_itself_is_not_kept() -> None:
     plane = Backplane(["normal"], 0, CHUNK)
     stream = plane.streams["normal"]
     reader = Reader(stream, 10)
-    plane.publish([(1, "normal", b"x" * 100_000)], 1)
-    assert len(reader.read) == 100_001
+    plane.publish([1], ["normal"], [b"x" * CHUNK], 1)
+    assert len(reader.read) == CHUNK + 1
     assert (stream.memory, stream.start, stream.end) == (0, 1, 1)
     assert stream.read(1) is None
-    plane.publish([], 5)
+    plane.publish([], [], [], 5)
     assert stream.end == 5

@@ -281,9 +281,10 @@ def test_a_wrong_command_line_is_told(sqlite_log: Kept, arguments: tuple[str, ..
 def test_a_line_that_is_no_event_is_told(sqlite_log: Kept) -> None:
     """Somebody has written to the log."""
     sqlite_log.hub.put("1")
-    sqlite_log.hub.execute("UPDATE event SET body = 'x'")
+    offset = sqlite_log.offset("1")
+    sqlite_log.hub.execute("UPDATE entry SET body = 'x'")
     sqlite_log.hub.connection.commit()
-    status, out, err = sqlite_log.run("explain", "1")
+    status, out, err = sqlite_log.run("explain", offset)
     assert (status, out) == (1, "")
     assert "cannot be read: no JSON object" in err
 

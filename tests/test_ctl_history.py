@@ -327,7 +327,7 @@ def test_the_log_is_only_read(sqlite_log: Kept) -> None:
     assert (sqlite_log.folder / "hub.db").read_bytes() == before
     log = eventlog.open_log(eventlog.find_log(sqlite_log.config))
     with pytest.raises(click.ClickException, match=r"readonly|read-only"):
-        log._ask(lambda cursor: cursor.execute("DELETE FROM event"))
+        log._ask(lambda cursor: cursor.execute("DELETE FROM entry"))
     log.close()
     with sqlite3.connect(sqlite_log.folder / "hub.db") as connection:
         assert connection.execute("SELECT count(*) FROM event").fetchone() == (6,)

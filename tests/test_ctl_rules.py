@@ -98,7 +98,7 @@ def test_the_producers_hint_counts_and_not_what_the_rules_made_of_it(tmp_path: P
 def test_events_of_before_hints_were_kept_are_counted(kept: Kept) -> None:
     """Those for which the hint decided have their priority as hint."""
     kept.hub.put("1", "2", priority="important")
-    kept.hub.execute("UPDATE event SET hint = NULL")
+    kept.hub.execute(f"UPDATE {kept.hub.backend.table} SET hint = NULL")
     kept.hub.connection.commit()
     told = account(kept, "")
     assert (told["unchanged"], moves(told)) == (2, {})
@@ -148,7 +148,10 @@ def test_the_filter_is_called_only_where_that_is_asked_for(sqlite_log: Kept) -> 
     sqlite_log.hub.put("1", data={"line": "mine"})
     sqlite_log.hub.put("2", data={"line": "filtered"})
     sqlite_log.hub.put("3")
-    sqlite_log.hub.execute("UPDATE event SET rule = 'filter', priority = 'important' WHERE id = '2'")
+    body = "json_set(body, '$.rule', 'filter', '$.priority', 'important')"
+    sqlite_log.hub.execute(
+        f"UPDATE entry SET body = {body}, priority = 'important' WHERE json_extract(body, '$.id') = '2'"
+    )
     sqlite_log.change("3", context={"own": {"x": 1}})
     toml = '[filter]\nfactory = "trialfilter:F"\n[[rule]]\nwhere = { "context.own.x" = 1 }\npriority = "error"\n'
     path = str(sqlite_log.folder)
@@ -181,7 +184,7 @@ def test_events_that_rules_are_not_asked_about_are_left_out(tmp_path: Path) -> N
 def test_a_line_that_is_no_event_is_left_out(sqlite_log: Kept) -> None:
     """Somebody has written to the log."""
     sqlite_log.hub.put("1", "2")
-    sqlite_log.hub.execute("UPDATE event SET body = 'x' WHERE id = '1'")
+    sqlite_log.hub.execute("UPDATE entry SET body = 'x' WHERE json_extract(body, '$.id') = '1'")
     sqlite_log.hub.connection.commit()
     assert account(sqlite_log, "")["left_out"] == {"cannot be read, and are left out": 1}
 

@@ -285,7 +285,7 @@ MIB = 2**20
         (OPERATIONS, "`retention` (30 days)", config_hub.Database().retention / 86_400),
         (OPERATIONS, "`agent_lost_after` (60 s)", config_hub.HubOwnEvents().agent_lost_after),
         (OPERATIONS, "for 24 hours", retention.DISTRUST_S / 3600),
-        (OPERATIONS, "deleted in one commit | 1,000", retention.EXPIRE_AT_ONCE),
+        (OPERATIONS, "deleted in one commit | 4,000", retention.EXPIRE_AT_ONCE),
         (OPERATIONS, "`max_files` of `max_size`, 8 of", config_agent.RecordSettings().max_files),
         (OPERATIONS, "8 of 16 MiB", config_agent.RecordSettings().max_size / MIB),
         (OPERATIONS, "disk is slow | 4 MiB", recorder.MAX_WAITING / MIB),

@@ -206,7 +206,7 @@ def test_everything_else_in_the_data_stays(data: dict[str, Any], failed: bool, f
     for number in range(found):
         event.add_context(f"l{number}", {"n": number}, b'{"n": %d}' % number)
     if failed:
-        event.unavailable.append("l9")
+        event.lack("l9")
     event.write_data()
     expected = {name: value for name, value in data.items() if name not in ("context", "unavailable")}
     if found:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifyd.event import Attributes, add_attributes, decode, encode, encode_attributes
+from notifyd.event import decode, encode
+from notifyd.hub.attributes import Attributes, add_attributes, encode_attributes
 
 HEAD = b'{"specversion":"1.0","id":"1","source":"/a/b","type":"t"'
 

@@ -154,7 +154,7 @@ async def test_the_real_reader_cannot_write(postgres_url: str) -> None:
     """It has connections of its own that refuse to."""
     async with opened(postgres_url) as made:
         reader = Reader(made.backend, reactor)
-        assert await bounded(reader.page("all", 0, 10)) == Page(None, b"", 10)
+        assert await bounded(reader.page("all", 0, 10)) == Page(None, b"", 10, 0)
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             await bounded(reader._pool.runInteraction(lambda cursor: cursor.execute("DELETE FROM event")))
         reader.close()

@@ -69,9 +69,9 @@ async def test_the_real_reader_cannot_write(tmp_path: Path) -> None:
     log = EventLog(backend, reactor, _refused)
     await log.open()
     reader = Reader(backend, reactor)
-    assert await reader.page("all", 0, 10) == Page(None, b"", 10)
+    assert await reader.page("all", 0, 10) == Page(None, b"", 10, 0)
     with pytest.raises(Exception, match=r"readonly|read-only"):
-        await reader._pool.runInteraction(lambda cursor: cursor.execute("DELETE FROM event"))
+        await reader._pool.runInteraction(lambda cursor: cursor.execute("DELETE FROM entry"))
     reader.close()
     log.close()
 

@@ -49,12 +49,13 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated(hub: Hub, count: int) ->
 def refuse_ids(hub: Hub, *ids: str) -> None:
     """Has the database refuse events of these ids, as a trigger or a constraint does."""
     quoted = ",".join(f"'{each}'" for each in ids)
-    condition = f"NEW.id IN ({quoted})"
     if isinstance(hub.connection, sqlite3.Connection):
+        condition = f"json_extract(NEW.body, '$.id') IN ({quoted})"
         hub.execute(
-            f"CREATE TRIGGER no BEFORE INSERT ON event WHEN {condition} BEGIN SELECT raise(ABORT, 'not this'); END"
+            f"CREATE TRIGGER no BEFORE INSERT ON entry WHEN {condition} BEGIN SELECT raise(ABORT, 'not this'); END"
         )
     else:
+        condition = f"NEW.id IN ({quoted})"
         hub.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this'; END $$")
         hub.execute(f"CREATE TRIGGER no BEFORE INSERT ON event FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION no()")
     hub.connection.commit()
@@ -119,7 +120,7 @@ def test_a_database_that_refuses_everything_ends_the_hub(hub: Hub) -> None:
 
 def test_tables_that_are_dropped_under_the_hub_end_it(hub: Hub) -> None:
     """It does not begin a log anew by itself, and says what is wrong."""
-    hub.execute("DROP TABLE event")
+    hub.execute(f"DROP TABLE {hub.backend.table}")
     hub.connection.commit()
     producer = hub.producer(line("a"))
     assert producer.lines() == []

@@ -25,7 +25,7 @@ from notifyd.event import format_time, parse_time
 from notifyd.hub.backend import Backend, SqliteBackend, open_backend
 from notifyd.hub.readback import search
 from notifyd.hub.records import ClientRow
-from notifyd.hub.statements import EVENT_COLUMNS, MIGRATIONS
+from notifyd.hub.statements import EVENT_COLUMNS
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -191,7 +191,7 @@ class LogReader:
     def check_schema(self) -> None:
         """Sees that this notifyd knows the log's schema; raises CommandError."""
         (version,) = self._ask(self._all, "SELECT coalesce(max(version), 0) FROM schema_version", ())[0]
-        known = len(MIGRATIONS)
+        known = len(self._backend.migrations)
         if version > known:
             reason = f"its schema has version {version}, this notifyd knows {known}: install a newer notifyd"
             raise CommandError(f"the event log {self.name} cannot be read: {reason}")

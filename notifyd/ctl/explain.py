@@ -245,7 +245,7 @@ class Judge:
             outcome = None
         answer = outcome.answers[0] if outcome is not None and outcome.answers else None
         if outcome is None or outcome.fault is not None or isinstance(answer, Refused):
-            fresh.unavailable.append(settings.name)
+            fresh.lack(settings.name)
             if isinstance(answer, Refused):
                 told["now"]["reason"] = answer.reason
             elif outcome is not None:

@@ -105,7 +105,7 @@ class Remembering:
             self.remembered += 1
             return False
         if name in draft.unavailable_then:
-            draft.unavailable.append(name)
+            draft.lack(name)
             self.remembered += 1
             return False
         if self.lookup is None or self.lookup.lacks(draft) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ from twisted.internet.defer import Deferred
 
 from notifyd import config, database
 from notifyd.database import Fault, FolderLock, StateError, interact
-from notifyd.hub.records import Entry
-from notifyd.hub.statements import EVENT_COLUMNS
+from notifyd.hub.bulk import BulkInsert, read_bulk
+from notifyd.hub.records import Entry, Found
+from notifyd.hub.statements import SQLITE_MIGRATIONS
 
 T = TypeVar("T")
 
@@ -31,6 +33,8 @@ class Backend(Protocol):
     page_rows: int
     answer_timeout_s: float | None
     sessions: int  # how often the writer's connection was opened
+    table: str  # what rows of ``event`` are deleted from
+    migrations: Sequence[str]
 
     def acquire(self) -> None:
         """Makes this process the one that writes the log, as far as that needs no connection; raises StateError."""
@@ -59,11 +63,36 @@ class Backend(Protocol):
     def sql(self, text: str) -> str:
         """Gives a statement, whose parameters are written ``?``, as the driver wants it."""
 
-    def ddl(self, text: str) -> str:
-        """Gives a script of SQLite's as the database wants it."""
-
     def insert_events(self, cursor: Any, entries: Sequence[Entry]) -> None:
-        """Inserts events, in the quickest way."""
+        """Inserts events, at least one, in the quickest way; before anything else of their transaction."""
+
+    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int) -> Found:
+        """Reads events that meet a condition, in order, up to about ``size`` characters of lines, or ``page_rows``."""
+
+
+def read_rows(cursor: Any, backend: Backend, condition: str, arguments: Sequence[object], size: int) -> Found:
+    """Reads events row by row.
+
+    Args:
+        cursor: in a transaction that only reads.
+        backend: of the database.
+        condition: for table ``event``.
+        arguments: for the condition.
+        size: characters of lines that are enough.
+    """
+    query = f'SELECT "offset", body FROM event WHERE {condition} ORDER BY "offset" LIMIT ?'  # noqa: S608 - constants
+    lines: list[str] = []
+    last = None
+    for offset, body in cursor.execute(backend.sql(query), (*arguments, backend.page_rows)):
+        lines.append(body)
+        last = offset
+        size -= len(body) + 1
+        if size <= 0:
+            break
+    else:
+        if len(lines) < backend.page_rows:
+            last = None
+    return Found("\n".join((*lines, "")).encode(), last, len(lines))
 
 
 def ask(reactor: Any, backend: Backend, pool: Any, work: Callable[[Any], T], *, bounded: bool = True) -> Deferred[T]:
@@ -98,16 +127,6 @@ def ask(reactor: Any, backend: Backend, pool: Any, work: Callable[[Any], T], *, 
     return answer.addBoth(stop)
 
 
-_CHUNKS = (256, 32, 1)
-"""Rows in one INSERT: few sizes, so that each is prepared once; many rows, since each statement costs a GIL switch."""
-
-_VALUES = f"({','.join('?' * len(EVENT_COLUMNS.split(',')))})"
-_INSERTS = {
-    size: f"INSERT INTO event ({EVENT_COLUMNS}) VALUES {','.join([_VALUES] * size)}"  # noqa: S608 - constants
-    for size in _CHUNKS
-}
-
-
 class SqliteBackend:
     """A log in a SQLite file.
 
@@ -119,12 +138,16 @@ class SqliteBackend:
     begin_snapshot = "BEGIN"
     page_rows = 2**31
     answer_timeout_s: float | None = None
+    table = "entry"
+    migrations: Sequence[str] = SQLITE_MIGRATIONS
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = str(path)
         self.sessions = 1
         self._lock = FolderLock(path.with_name(path.name + ".lock"))
+        self._bulk = BulkInsert()
+        self._files = (path, path.with_name(path.name + "-wal"))
         self._inodes: list[int] = []  # of the file and its write-ahead log
 
     def acquire(self) -> None:
@@ -165,30 +188,25 @@ class SqliteBackend:
             raise StateError(f"the database {self.path}, or its -wal, was deleted or replaced while the hub used it")
 
     def _look_at_files(self) -> list[int]:
-        return [_inode(self.path), _inode(self.path.with_name(self.path.name + "-wal"))]
+        return [_inode(file) for file in self._files]
 
     def sql(self, text: str) -> str:
         """Statements are written for it."""
         return text
 
-    def ddl(self, text: str) -> str:
-        """Scripts are written for it."""
-        return text
-
     def insert_events(self, cursor: Any, entries: Sequence[Entry]) -> None:
-        """Inserts many rows with each statement."""
-        start = 0
-        for size in _CHUNKS:
-            while len(entries) - start >= size:
-                rows = entries[start : start + size]
-                cursor.execute(_INSERTS[size], [value for entry in rows for value in entry.row()])
-                start += size
+        """Inserts all rows with one statement, during which Python's other threads go on."""
+        self._bulk.insert(cursor, entries)
+
+    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int) -> Found:
+        """Reads events with one statement, during which Python's other threads go on."""
+        return read_bulk(cursor, condition, arguments, size, self.page_rows)
 
 
 def _inode(path: Path) -> int:
     """Gives a file's inode; -1 where there is none."""
     try:
-        return path.stat().st_ino
+        return os.stat(path).st_ino
     except OSError:
         return -1
 

@@ -11,8 +11,9 @@ from twisted.logger import Logger
 
 from notifyd import postgresql
 from notifyd.database import Fault, StateError
-from notifyd.hub.records import Entry
-from notifyd.hub.statements import EVENT_COLUMNS
+from notifyd.hub.backend import read_rows
+from notifyd.hub.records import Entry, Found
+from notifyd.hub.statements import EVENT_COLUMNS, MIGRATIONS
 
 ANSWER_TIMEOUT_S = 30.0
 """How long one interaction may wait for the server; then the connection is given up and the batch tried again."""
@@ -36,6 +37,16 @@ _HOLDER = """
 """
 
 
+def _ddl(script: str) -> str:
+    """Gives a script of SQLite's with PostgreSQL's types; times compare as text, whatever the database's order."""
+    # A new index on a large log takes longer than any other statement may.
+    return "SET LOCAL statement_timeout = 0;" + (
+        script.replace("INTEGER", "BIGINT")
+        .replace(" WITHOUT ROWID", "")
+        .replace("received TEXT", 'received TEXT COLLATE "C"')
+    )
+
+
 class PostgresqlBackend:
     """A log in a PostgreSQL database, in the first schema of the session's search path.
 
@@ -51,6 +62,8 @@ class PostgresqlBackend:
     begin_snapshot = ""  # and the readers' sessions are of isolation level repeatable read
     page_rows = 250  # psycopg fetches a whole result
     answer_timeout_s: float | None = ANSWER_TIMEOUT_S
+    table = "event"
+    migrations: Sequence[str] = [_ddl(script) for script in MIGRATIONS]
 
     def __init__(self, url: str) -> None:
         try:
@@ -118,22 +131,15 @@ class PostgresqlBackend:
         """Gives a statement with psycopg's parameters; it is for executing with some."""
         return text.replace("%", "%%").replace("?", "%s")
 
-    def ddl(self, text: str) -> str:
-        """Gives a script of SQLite's with PostgreSQL's types; times compare as text, whatever the database's order."""
-        # A new index on a large log takes longer than any other statement may.
-        return "SET LOCAL statement_timeout = 0;" + (
-            text.replace("INTEGER", "BIGINT")
-            .replace(" WITHOUT ROWID", "")
-            .replace("received TEXT", 'received TEXT COLLATE "C"')
-        )
-
     def insert_events(self, cursor: Any, entries: Sequence[Entry]) -> None:
         """Inserts events with COPY, which takes twice the rows a second of the next best way."""
-        if not entries:
-            return
         with cursor.copy(_COPY) as copy:
             for entry in entries:
                 copy.write_row(entry.row())
+
+    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int) -> Found:
+        """Reads events, of which the driver fetches ``page_rows`` at once."""
+        return read_rows(cursor, self, condition, arguments, size)
 
     def _prepare_writer(self, connection: Any) -> None:
         """Sees that the session can keep the promise, and takes the log's lock."""

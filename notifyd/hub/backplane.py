@@ -6,10 +6,12 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate, compress
 from typing import Protocol
 
 CHUNK = 64 * 1024
-"""Bytes that are handed to a subscriber at once: what a slow one can have waiting beyond its socket's buffer."""
+"""Bytes of lines that are joined to one chunk: what a subscriber is sent at once. One that is slow copies nothing, but
+keeps the chunk that it has not taken whole from being freed."""
 
 ALL = "all"
 """The stream that carries the events of every priority."""
@@ -20,57 +22,48 @@ class Chunk:
 
     Args:
         offsets: of the events, ascending.
-        ends: where each line ends in ``data``.
         data: the lines.
     """
 
-    __slots__ = ("data", "ends", "offsets")
+    __slots__ = ("data", "first", "last", "offsets")
 
-    def __init__(self, offsets: Sequence[int], ends: Sequence[int], data: bytes) -> None:
-        self.offsets = array("Q", offsets)
-        self.ends = array("I", ends)
+    def __init__(self, offsets: Sequence[int], data: bytes) -> None:
         self.data = data
-
-    @property
-    def first(self) -> int:
-        """The offset of the first event."""
-        return self.offsets[0]
-
-    @property
-    def last(self) -> int:
-        """The offset of the last event."""
-        return self.offsets[-1]
+        self.first = offsets[0]
+        self.last = offsets[-1]
+        # Offsets without a hole, as those of a batch of one priority, need no list.
+        whole = self.last - self.first + 1 == len(offsets)
+        self.offsets: Sequence[int] = range(self.first, self.last + 1) if whole else array("Q", offsets)
 
     @property
     def memory(self) -> int:
         """Bytes that it takes, nearly."""
-        return len(self.data) + 12 * len(self.offsets) + 300
+        return len(self.data) + (0 if isinstance(self.offsets, range) else 8 * len(self.offsets)) + 300
 
-    def after(self, offset: int) -> bytes:
-        """Gives the lines behind ``offset``."""
+    def behind(self, offset: int) -> tuple[int, int]:
+        """Gives where in ``data`` the lines behind ``offset`` begin, and how many they are."""
         index = bisect_right(self.offsets, offset)
-        return self.data[self.ends[index - 1] :] if index else self.data
+        if index == 0:
+            return 0, len(self.offsets)
+        return len(self.data) - len(self.data.split(b"\n", index)[index]), len(self.offsets) - index
 
 
 def make_chunks(offsets: Sequence[int], lines: Sequence[bytes]) -> list[Chunk]:
     """Joins lines (without line ends) to chunks of at most :data:`CHUNK` bytes, a longer line by itself."""
+    if not lines:
+        return []
+    if sum(map(len, lines)) + len(lines) <= CHUNK:
+        return [Chunk(offsets, b"\n".join((*lines, b"")))]
+    sizes = list(accumulate(map(len, lines)))
+    places = range(len(lines))
     chunks: list[Chunk] = []
     start = size = 0
-    ends: list[int] = []
-    for index, line in enumerate(lines):
-        length = len(line) + 1
-        if ends and size + length > CHUNK:
-            chunks.append(_join(offsets[start:index], ends, lines[start:index]))
-            start, size, ends = index, 0, []
-        size += length
-        ends.append(size)
-    if ends:
-        chunks.append(_join(offsets[start:], ends, lines[start:]))
+    while start < len(lines):
+        stop = bisect_right(places, size + CHUNK, start, key=lambda index: sizes[index] + index + 1)
+        stop = max(stop, start + 1)
+        chunks.append(Chunk(offsets[start:stop], b"\n".join((*lines[start:stop], b""))))
+        start, size = stop, sizes[stop - 1] + stop
     return chunks
-
-
-def _join(offsets: Sequence[int], ends: Sequence[int], lines: Sequence[bytes]) -> Chunk:
-    return Chunk(offsets, ends, b"\n".join(lines) + b"\n")
 
 
 class Listener(Protocol):
@@ -119,6 +112,8 @@ class Stream:
 
         Only asked for an ``after`` that is not before ``start``; else the answer is in the log.
         """
+        if not self._chunks or self._chunks[-1].last <= after:
+            return None  # what a subscriber that has caught up is told each time
         low, high = 0, len(self._chunks)
         while low < high:
             middle = (low + high) // 2
@@ -126,7 +121,7 @@ class Stream:
                 high = middle
             else:
                 low = middle + 1
-        return self._chunks[low] if low < len(self._chunks) else None
+        return self._chunks[low]
 
 
 class Backplane:
@@ -141,13 +136,22 @@ class Backplane:
     def __init__(self, streams: Sequence[str], end: int, stream_memory: int) -> None:
         self.streams = {name: Stream(name, end, stream_memory) for name in streams}
 
-    def publish(self, events: Sequence[tuple[int, str, bytes]], end: int) -> None:
-        """Publishes a stored batch.
+    def publish(self, offsets: Sequence[int], priorities: Sequence[str], lines: Sequence[bytes], end: int) -> None:
+        """Publishes a stored batch; its events are given by columns, in the order of their offsets.
 
         Args:
-            events: offset, priority and line of each, in the order of the offsets.
-            end: the last offset of the batch.
+            offsets: ascending.
+            priorities: as many.
+            lines: as many, without line ends.
+            end: the last offset of the batch, also of what is sent to nobody.
         """
+        chunks = {ALL: make_chunks(offsets, lines)}
+        kinds = set(priorities)
+        for kind in kinds:
+            if len(kinds) == 1:
+                chunks[kind] = chunks[ALL]  # the usual case: the same objects
+            else:
+                mine = [priority == kind for priority in priorities]
+                chunks[kind] = make_chunks(list(compress(offsets, mine)), list(compress(lines, mine)))
         for name, stream in self.streams.items():
-            mine = events if name == ALL else [event for event in events if event[1] == name]
-            stream.publish(make_chunks([event[0] for event in mine], [event[2] for event in mine]), end)
+            stream.publish(chunks.get(name, ()), end)

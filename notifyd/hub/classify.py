@@ -10,7 +10,8 @@ from msgspec import UNSET
 from notifyd import event as events
 from notifyd.conditions import ABSENT, short, shown
 from notifyd.config_hub import HubRule
-from notifyd.event import DAMAGED_TYPE, HINTS, Attributes, Event, Priority
+from notifyd.event import DAMAGED_TYPE, HINTS, Event, Priority
+from notifyd.hub.attributes import Attributes, encode_attributes
 from notifyd.hub.conditions import Matcher, value_at
 from notifyd.hub.draft import Draft
 from notifyd.hub.ruletree import RuleTree
@@ -24,7 +25,7 @@ class Decision:
         priority: of no meaning where the event is dropped.
         rule: what gave it: a rule's name, ``hint`` or ``default``.
         reason: why it is an error; None where it is none.
-        attributes: what the rule adds to the event, for :func:`notifyd.event.add_attributes`; None for nothing.
+        attributes: what the rule adds to the event; None for nothing.
         drop: the event is to be thrown away, and counted.
     """
 
@@ -73,6 +74,14 @@ class Classifier:
             return rule.decision or rule.decide(draft)
         return self._without_rule(draft)
 
+    def classify_all(self, drafts: Sequence[Draft]) -> list[Decision]:
+        """Decides about each event, at less cost than one after the other."""
+        rules = self._rules
+        return [
+            (rules[number].decision or rules[number].decide(draft)) if number >= 0 else self._without_rule(draft)
+            for number, draft in zip(self._tree.first_all(drafts), drafts, strict=True)
+        ]
+
     def explain(self, draft: Draft) -> Explanation:
         """Decides about an event by asking one rule after the other, and says why those before did not match."""
         missed: list[tuple[str, str]] = []
@@ -104,7 +113,7 @@ class _Rule:
         self._matcher = Matcher(rule)
         self._from = rule.priority_from
         self._steps = tuple((rule.priority_from or "").split("."))
-        attributes = events.encode_attributes(rule.set) if rule.set else None
+        attributes = encode_attributes(rule.set) if rule.set else None
         error = f"rule {shown(self.name)} says so"
         self._decisions = {
             priority.value: Decision(priority, self.name, error if priority is Priority.ERROR else None, attributes)

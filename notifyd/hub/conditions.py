@@ -47,10 +47,11 @@ class Matcher:
 
 def value_at(draft: Draft, steps: tuple[str, ...]) -> Any:
     """Gives what :meth:`Draft.value` gives, quicker where the path leads through nothing but objects."""
-    value: Any = draft.data
+    value: Any = draft.parsed
+    if value is None:
+        value = draft.data
     for step in steps:
-        if type(value) is dict:
-            value = value.get(step, ABSENT)
-        else:
+        if type(value) is not dict:
             return value if value is ABSENT else draft.value(steps)
+        value = value.get(step, ABSENT)
     return value

@@ -31,6 +31,8 @@ class Draft(msgspec.Struct, gc=False):
         position: what it says about its spool.
         own: whether it is the hub's own.
         unavailable: lookups that could not be asked about it.
+        parsed: :attr:`data`, once something has asked for it.
+        is_changed: whether :meth:`write_data` has something to write.
     """
 
     event: Event
@@ -40,7 +42,8 @@ class Draft(msgspec.Struct, gc=False):
     position: Position | None = None
     own: bool = False
     unavailable: list[str] = []  # msgspec gives each its own
-    _data: dict[str, Any] | None = None
+    is_changed: bool = False
+    parsed: dict[str, Any] | None = None
     _context: dict[str, Raw] | None = None
     _disowned: bool = False
     _is_clean: bool = False  # known to have no context of the producer's
@@ -54,10 +57,18 @@ class Draft(msgspec.Struct, gc=False):
     @property
     def data(self) -> dict[str, Any]:
         """The event's data, parsed when it is first asked for; ``context`` in it grows with :meth:`add_context`."""
-        data = self._data
+        data = self.parsed
         if data is None:
-            data = self._data = events.data_object(self.event)
+            data = self.parsed = events.data_object(self.event)
         return data
+
+    @staticmethod
+    def parse_all(drafts: Sequence[Draft]) -> None:
+        """Parses the data of drafts that will all be asked for it, of which no one was yet."""
+        parsed = events.data_objects([draft.event for draft in drafts])
+        if parsed is not None:
+            for draft, data in zip(drafts, parsed, strict=True):
+                draft.parsed = data
 
     def value(self, path: Sequence[str]) -> Any:
         """Gives what stands at a path in the data, :data:`ABSENT` where nothing does; a figure counts into a list."""
@@ -76,7 +87,7 @@ class Draft(msgspec.Struct, gc=False):
         data = self.data
         self._is_clean = not ("context" in data or "unavailable" in data)
         if not self._is_clean:
-            self._disowned = True
+            self._disowned = self.is_changed = True
             data.pop("context", None)
             data.pop("unavailable", None)
 
@@ -88,6 +99,7 @@ class Draft(msgspec.Struct, gc=False):
             value: what JSON can hold; nobody changes it from now on.
             encoded: the same as JSON.
         """
+        self.is_changed = True
         raw = encoded if isinstance(encoded, Raw) else Raw(encoded)
         context = self._context
         if context is None:
@@ -96,6 +108,11 @@ class Draft(msgspec.Struct, gc=False):
         else:
             context[name] = raw
             self.data["context"][name] = value
+
+    def lack(self, name: str) -> None:
+        """Notes that a lookup could not be asked."""
+        self.is_changed = True
+        self.unavailable.append(name)
 
     def write_data(self, *, leave_out_context: bool = False) -> None:
         """Writes what was added into the event's data; everything else in it stays as the producer wrote it.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import lt
 from typing import Protocol
 
 from msgspec import UNSET
@@ -17,6 +19,9 @@ from notifyd.hub.spools import Spool
 
 MAX_SEQUENCE = 2**63 - 1
 """What the database's integers hold."""
+
+MOST_DIGITS = 40
+"""Of a sequence, with the zeros in front of it."""
 
 
 class Producer(Protocol):
@@ -40,6 +45,7 @@ class Parcel:
     size: int = 0  # bytes of the lines
     own: Sequence[Event] = ()
     rejects: list[tuple[int, str]] = field(default_factory=list)
+    positions: dict[str, Position] = field(default_factory=dict)  # by lane: the last that was taken in
 
 
 @dataclass(slots=True)
@@ -76,9 +82,33 @@ class Intake:
 
     def read(self, parcel: Parcel, items: list[Draft | Refusal]) -> None:
         """Appends what a parcel's lines are, in their order."""
-        received_s = parcel.received_s
-        received = events.format_time(received_s)
+        received = events.format_time(parcel.received_s)
         self._counters.received += len(parcel.lines)
+        found = events.decode_all(parcel.lines) if parcel.lines else []
+        if found is None or not self._take_all(parcel, found, received, items):
+            self._read_each(parcel, received, items)
+        items.extend(Draft(event, received, parcel.received_s, own=True) for event in parcel.own)
+
+    def _take_all(self, parcel: Parcel, found: Sequence[Event], received: str, items: list[Draft | Refusal]) -> bool:
+        """Appends drafts of all events at once; False where that cannot be done, and nothing was."""
+        producer, count = parcel.producer, len(found)
+        spool = None if producer is None else producer.spool
+        positions: Iterable[Position | None] = repeat(None, count)
+        if producer is not None and spool is not None and count:
+            numbers = read_sequences(found)
+            lane = found[0].priority
+            if numbers is None or lane is UNSET or lane not in HINTS or numbers[0] <= spool.known[lane]:
+                return False
+            if len({event.priority for event in found}) > 1 or not all(map(lt, numbers, numbers[1:])):
+                return False
+            taken = list(map(Position, repeat(spool.name), repeat(lane), repeat(producer.agent or ""), numbers))
+            parcel.positions[lane] = taken[-1]
+            positions = taken
+            spool.known[lane] = numbers[-1]
+        items += map(Draft, found, repeat(received), repeat(parcel.received_s), parcel.lines, positions)
+        return True
+
+    def _read_each(self, parcel: Parcel, received: str, items: list[Draft | Refusal]) -> None:
         producer = parcel.producer
         spool = None if producer is None else producer.spool
         agent = "" if producer is None else producer.agent or ""
@@ -91,14 +121,14 @@ class Intake:
                     if spool.is_repeat(position.lane, position.sequence):
                         self._counters.repeats += 1
                         continue
-                items.append(Draft(event, received, received_s, line, position))
+                    parcel.positions[position.lane] = position
+                items.append(Draft(event, received, parcel.received_s, line, position))
             except NotAcceptableError as error:
                 self._refuse(parcel, number, Refusal(line, str(error), received), items)
             except Exception as error:  # noqa: BLE001 - a mistake of ours must cost one event's priority, not the hub
                 self.logger.failure("An event could not be read.")
                 reason = f"it could not be processed: {type(error).__name__}"
                 self._refuse(parcel, number, Refusal(line, reason, received), items)
-        items.extend(Draft(event, received, received_s, own=True) for event in parcel.own)
 
     def _refuse(self, parcel: Parcel, number: int, refusal: Refusal, items: list[Draft | Refusal]) -> None:
         self._counters.rejected += 1
@@ -113,7 +143,7 @@ def read_position(event: Event, spool: Spool, agent: str) -> Position:
         NotAcceptableError: it says nothing.
     """
     lane, sequence = event.priority, event.sequence
-    if sequence is UNSET or not (sequence.isascii() and sequence.isdigit()) or len(sequence) > 40:
+    if sequence is UNSET or not (sequence.isascii() and sequence.isdigit()) or len(sequence) > MOST_DIGITS:
         raise NotAcceptableError("attribute sequence is no decimal number, which an event of a spool needs")
     number = int(sequence)
     if number > MAX_SEQUENCE:
@@ -123,6 +153,18 @@ def read_position(event: Event, spool: Spool, agent: str) -> Position:
             "attribute priority is none of normal, important and critical, which an event of a spool needs"
         )
     return Position(spool.name, lane, agent, number)
+
+
+def read_sequences(found: Sequence[Event]) -> list[int] | None:
+    """Gives the sequences of a spool's events, at least one; None where one is none, or has to be looked at closely."""
+    texts = [event.sequence for event in found]
+    if UNSET in texts:
+        return None
+    digits = "".join(texts)  # type: ignore[arg-type]  # none is UNSET
+    if not (digits.isascii() and digits.isdigit() and "" not in texts and len(max(texts, key=len)) <= MOST_DIGITS):  # type: ignore[arg-type]  # as above
+        return None
+    numbers = list(map(int, texts))  # type: ignore[arg-type]  # as above
+    return numbers if max(numbers) <= MAX_SEQUENCE else None
 
 
 def rejected_entry(offset: int, line: bytes, reason: str, received: str, position: Position | None = None) -> Entry:

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from notifyd.database import Fault, NewerSchemaError, StateError, in_one_line
 from notifyd.hub import statements
 from notifyd.hub.backend import Backend, ask
-from notifyd.hub.records import Batch, Entry, Memory
+from notifyd.hub.records import Batch, Entry, Memory, highest
 
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
@@ -100,7 +100,10 @@ class EventLog:
         entries = batch.entries
         if len(entries) > 1:
             middle = len(entries) // 2
-            first, second = Batch(entries[:middle]), replace(batch, entries=entries[middle:])
+            # Positions go with their events: between the two halves the hub may be killed.
+            first_positions = highest(entry.position for entry in entries[:middle] if entry.position is not None)
+            first = Batch(entries[:middle], positions=first_positions)
+            second = replace(batch, entries=entries[middle:])
             await self.append(first)
             await self.append(second)
             entries[:] = first.entries + second.entries

@@ -101,7 +101,7 @@ class Lookup:
     def give(self, draft: Draft, entry: Entry | None) -> None:
         """Adds an answer to a draft, or that there is none."""
         if entry is None or (encoded := entry[2]) is None:
-            draft.unavailable.append(self.name)
+            draft.lack(self.name)
             return
         # All events share the row: rules only read it, and the operator's code cannot write into what it is given.
         draft.add_context(self.name, entry[1], encoded)

@@ -20,7 +20,7 @@ from notifyd.hub.enrich import Enricher
 from notifyd.hub.filtering import FilterRunner, Outcome
 from notifyd.hub.intake import Intake, Parcel, Refusal
 from notifyd.hub.log import EventLog
-from notifyd.hub.records import Batch
+from notifyd.hub.records import Batch, highest
 from notifyd.hub.settle import Settler
 from notifyd.hub.spools import Spools
 from notifyd.hub.suppress import Suppressor
@@ -232,6 +232,7 @@ class Pipeline:
             opened, self._open = self._open, _OpenBatch()
             batch = opened.batch
             self._settler.close(batch)
+            batch.positions = highest(each for parcel in opened.parcels for each in parcel.positions.values())
             batch.clients = self.clients.take() if self.clients is not None else []
             batch.agents, self._agents = self._agents, {}
             await self._log.append(batch)
@@ -246,17 +247,19 @@ class Pipeline:
             self._tell_idle()
 
     def _publish(self, batch: Batch) -> None:
-        for position in batch.dropped:
+        for position in batch.positions:
             self._spools.stored(position)
         entries = batch.entries
         if not entries:
             return
-        for entry in entries:
-            if entry.position is not None:
-                self._spools.stored(entry.position)
         self.stored += len(entries)
-        sent = [(entry.offset, str(entry.event.priority), entry.line) for entry in entries if not entry.suppressed]
-        self._backplane.publish(sent, entries[-1].offset)
+        sent = [entry for entry in entries if not entry.suppressed]
+        self._backplane.publish(
+            [entry.offset for entry in sent],
+            [str(entry.event.priority) for entry in sent],
+            [entry.line for entry in sent],
+            entries[-1].offset,
+        )
 
     def _acknowledge(self, parcels: Sequence[Parcel]) -> None:
         by_producer: dict[int, list[Parcel]] = {}

@@ -26,7 +26,7 @@ SILENCE_S = 60.0
 GRACE_S = 5.0
 """How long an end waits for the database or for the peer to take the last words."""
 
-PARCEL_LINES = 500
+PARCEL_LINES = 128
 """Lines that go through the pipeline together: a read of tiny lines is many parcels, so that no batch grows by it."""
 
 READ_SIZE = 64 * 1024
@@ -35,6 +35,13 @@ SMALL_READ_SIZE = 1024
 
 LINE_COST = 64
 """Bytes that a short line counts for at least: less than any acceptable event; a flood of nothing is bounded by it."""
+
+
+def cost(lines: Sequence[bytes]) -> int:
+    """Gives the bytes that lines, at least one, count for."""
+    if len(min(lines, key=len)) + 1 >= LINE_COST:
+        return sum(map(len, lines)) + len(lines)
+    return sum(max(len(line) + 1, LINE_COST) for line in lines)
 
 
 @implementer(interfaces.IPushProducer, interfaces.IHalfCloseableProtocol)
@@ -162,7 +169,7 @@ class IngestProtocol(LineReceiver):
         self._saw_line = True
         for start in range(0, len(lines), PARCEL_LINES):
             some = lines[start : start + PARCEL_LINES]
-            size = sum(max(len(line) + 1, LINE_COST) for line in some)
+            size = cost(some)
             parcel = Parcel(self, some, received_s, self._lines + 1, size)
             self._lines += len(some)
             self._count(size)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from twisted.internet.defer import Deferred
 
 from notifyd.hub.backend import Backend, ask
-from notifyd.hub.backplane import ALL, CHUNK
+from notifyd.hub.backplane import ALL
 from notifyd.wire import Gap
 
 T = TypeVar("T")
@@ -16,17 +16,21 @@ T = TypeVar("T")
 READERS = 2
 """Pages that are read at once."""
 
+PAGE = 256 * 1024
+"""Bytes of lines after which a page ends: each client that reads the log may have one of its own in memory."""
+
 
 class Page(NamedTuple):
     """Some events of a stream from the log.
 
     ``data`` has their lines, each with its LF; ``last`` is the offset up to which nothing of the stream is left out;
-    ``gap`` tells what is no longer held in front of them.
+    ``gap`` tells what is no longer held in front of them; ``events`` is how many they are.
     """
 
     gap: Gap | None
     data: bytes
     last: int
+    events: int
 
 
 class Reader:
@@ -47,7 +51,7 @@ class Reader:
         self._pool.close()
 
     def page(self, stream: str, after: int, until: int) -> Deferred[Page]:
-        """Reads the events of ``stream`` behind ``after`` up to ``until``, as many as one chunk holds."""
+        """Reads the events of ``stream`` behind ``after`` up to ``until``, as many as one page holds."""
         return self._interact(_page, stream, after, until)
 
     def first(self, stream: str, end: int) -> Deferred[int]:
@@ -83,24 +87,8 @@ def _page(cursor: Any, backend: Backend, stream: str, after: int, until: int) ->
         first = _before_first(cursor, backend, stream, expired[0]) + 1
         gap = Gap(str(after), str(first), "expired")
         after = first - 1
-    query = (
-        f'SELECT "offset", body FROM event WHERE {condition}"offset" > ? AND "offset" <= ? ORDER BY "offset" LIMIT ?'  # noqa: S608 - constants
-    )
-    rows = cursor.execute(backend.sql(query), (*arguments, after, until, backend.page_rows))
-    lines: list[str] = []
-    size = 0
-    last = after
-    for offset, body in rows:
-        lines.append(body)
-        last = offset
-        size += len(body) + 1
-        if size >= CHUNK:
-            break
-    else:
-        if len(lines) < backend.page_rows:
-            last = max(after, until)
-    lines.append("")
-    return Page(gap, "\n".join(lines).encode(), last)
+    found = backend.read_events(cursor, condition + '"offset" > ? AND "offset" <= ?', (*arguments, after, until), PAGE)
+    return Page(gap, found.data, max(after, until) if found.last is None else found.last, found.events)
 
 
 def _begin(cursor: Any, backend: Backend) -> None:

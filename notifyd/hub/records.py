@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -62,14 +62,36 @@ class ClientRow(NamedTuple):
 class Batch:
     """What is stored in one commit.
 
-    ``dropped`` are positions of events that a rule has discarded: they are dealt with, and must not come again.
+    ``positions`` tell how far spools' lanes have come with it, one for each lane: by its entries, and by events that a
+    rule has discarded, which are dealt with and must not come again.
     """
 
     entries: list[Entry] = field(default_factory=list)
     clients: Sequence[ClientRow] = ()
     agents: dict[str, bool] = field(default_factory=dict)  # name to whether it is lost
-    dropped: list[Position] = field(default_factory=list)
+    positions: Sequence[Position] = ()
     windows: tuple[Sequence[WindowRow], Sequence[int]] = ((), ())  # of repeats: those that changed, those that ended
+
+
+def highest(positions: Iterable[Position]) -> list[Position]:
+    """Gives the highest position of each lane of each spool."""
+    found: dict[tuple[str, str], Position] = {}
+    for position in positions:
+        known = found.get(key := (position.spool, position.lane))
+        if known is None or position.sequence > known.sequence:
+            found[key] = position
+    return list(found.values())
+
+
+class Found(NamedTuple):
+    """Some events of the log.
+
+    ``data`` has their lines, each with its LF; ``last`` is the last one's offset, None where there are no more.
+    """
+
+    data: bytes
+    last: int | None
+    events: int
 
 
 @dataclass(slots=True)

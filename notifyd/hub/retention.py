@@ -18,8 +18,10 @@ from notifyd.hub.log import EventLog
 SWEEP_MOST_S = 60.0
 """Between two sweeps at most."""
 
-EXPIRE_AT_ONCE = 1_000
-"""Events in one commit of a sweep: an event that arrives meanwhile waits for one such commit."""
+EXPIRE_AT_ONCE = 4_000
+"""Events in one commit of a sweep: an event that arrives meanwhile waits for one such commit, some 10 ms.
+
+More than one batch has, with which sweeps take turns: so a log that is filled at full speed does not outgrow them."""
 
 JUMP_S = 3_600.0
 """A clock that goes this much more or less than the monotonic one has jumped."""

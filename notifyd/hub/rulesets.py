@@ -110,7 +110,7 @@ class Place:
 
     __slots__ = (
         "_compared", "_no_bounds", "_no_pattern", "_numbers", "_only_numbers", "_patterns", "_texts",
-        "bit", "costly", "steps", "users",
+        "bit", "costly", "steps", "texts", "users",
     )  # fmt: skip
 
     def __init__(self, bit: int, asked: Sequence[tuple[int, Where]]) -> None:
@@ -131,6 +131,8 @@ class Place:
         self._only_numbers = not self._texts and not self._no_bounds and not (self.users & ~self._no_pattern)
         self.costly = self._compared != 0
         """It takes more than a look-up to tell what holds."""
+        self.texts = None if self.costly or self._only_numbers else self._texts
+        """The texts for which something holds; None where it does for others too."""
 
     def key(self, value: Any) -> Key:
         """Gives a value's text, which is all that conditions go by, or where it is among the limits."""
@@ -166,6 +168,7 @@ class Shape:
 
     __slots__ = ("_members", "bit", "places", "steps", "users")
     costly = False
+    texts: dict[str, int] | None = None
 
     def __init__(self, bit: int, steps: tuple[str, ...]) -> None:
         self.bit = bit

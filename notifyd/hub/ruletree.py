@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from notifyd.conditions import ABSENT
 from notifyd.config_hub import HubRule
 from notifyd.hub.conditions import value_at
 from notifyd.hub.draft import Draft
@@ -46,6 +47,19 @@ class RuleTree:
 
     def first(self, draft: Draft) -> int:
         """Gives the number of the first rule that an event meets, counted from 0, or -1."""
+        return self._descend(self._start(draft), draft)
+
+    def first_all(self, drafts: Sequence[Draft]) -> list[int]:
+        """Gives what :meth:`first` gives for each."""
+        nodes = list(map(self._start, drafts))
+        if any(node.place for node in set(nodes)):
+            asked = [draft for draft, node in zip(drafts, nodes, strict=True) if node.place and draft.parsed is None]
+            if asked:
+                Draft.parse_all(asked)
+        return list(map(self._descend, nodes, drafts))
+
+    def _start(self, draft: Draft) -> _Node:
+        """Gives what is known about an event by its type and its source."""
         event = draft.event
         alive = self._types.get(event.type)
         if alive is None:
@@ -53,11 +67,19 @@ class RuleTree:
         more = self._sources.get(event.source)
         if more is None:
             more = self._learn(self._sources, self._by_source, event.source)
-        node = self._roots.get(alive & more) or self._root(alive & more)
+        return self._roots.get(alive & more) or self._root(alive & more)
+
+    def _descend(self, node: _Node, draft: Draft) -> int:
         while (place := node.place) is not None:
             value = value_at(draft, place.steps)
-            key = value if type(value) is str else place.key(value)
-            node = node.children.get(key) or self._branch(node, place, key)
+            if type(value) is str:
+                child = node.children.get(value)
+                if child is None and place.texts is not None and value not in place.texts:
+                    child = node.otherwise  # no rule asks for it
+                node = child or self._branch(node, place, value)
+            else:
+                key = None if value is ABSENT else place.key(value)
+                node = node.children.get(key) or self._branch(node, place, key)
         return node.rule
 
     def _learn(self, known: dict[str, int], patterns: Patterns, text: str) -> int:

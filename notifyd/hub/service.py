@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 from notifyd import config, config_hub
 from notifyd.config import ConfigurationError
 from notifyd.config_hub import HubConfig
-from notifyd.daemon import Daemon, DaemonOptions, share_interpreter, use_monotonic_clock
+from notifyd.daemon import Daemon, DaemonOptions, share_interpreter, spare_collector, use_monotonic_clock
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_server, is_exposed
 from notifyd.hub.agents import AgentWatch
@@ -135,6 +135,7 @@ class HubDaemon(Daemon):
         pipeline.start()
         self._agents.start()
         self._retention.start()
+        spare_collector()
 
     def _make_pipeline(self, stages: Stages, last: int, backplane: Backplane, spools: Spools) -> Pipeline:
         self._counters = Counters()

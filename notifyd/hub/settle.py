@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
 
 from msgspec import UNSET
 from twisted.logger import Logger
 
 from notifyd import event as events
 from notifyd import wire
-from notifyd.event import Event, Priority
+from notifyd.event import HINTS, Event, Priority
+from notifyd.hub.attributes import add_attributes
 from notifyd.hub.classify import Classifier, Decision
 from notifyd.hub.draft import Draft
 from notifyd.hub.filtering import Outcome, reason_of
@@ -18,6 +21,9 @@ from notifyd.hub.records import Batch, Entry
 from notifyd.hub.suppress import Suppressor
 from notifyd.hub.unclassified import Unclassified
 from notifyd.hub.windows import Summary
+
+_event_of, _position_of, _priority_of = attrgetter("event"), attrgetter("position"), attrgetter("event.priority")
+_HINT_OF: dict[Any, str] = {word: word for word in HINTS}
 
 
 class Settler:
@@ -51,7 +57,7 @@ class Settler:
     def settle(
         self, items: Sequence[Draft | Refusal], outcomes: Sequence[Outcome] | None, until_s: float, batch: Batch
     ) -> None:
-        """Adds entries, and positions of what is discarded, to a batch.
+        """Adds entries to a batch.
 
         Args:
             items: in their order.
@@ -60,6 +66,11 @@ class Settler:
                 have ended by then are told, also where nothing comes that is stored.
             batch: is added to.
         """
+        if not self._settle_all(items, outcomes, batch):
+            self._settle_each(items, outcomes, batch)
+        self.end_windows(until_s, batch)
+
+    def _settle_each(self, items: Sequence[Draft | Refusal], outcomes: Sequence[Outcome] | None, batch: Batch) -> None:
         for index, item in enumerate(items):
             if isinstance(item, Refusal):
                 self._refuse(item.line, item.reason, item, batch)
@@ -69,7 +80,55 @@ class Settler:
             except Exception as error:  # noqa: BLE001 - a mistake of ours must cost one event's priority, not the hub
                 self.logger.failure("An event could not be processed.")
                 self._refuse(item.line, f"it could not be processed: {type(error).__name__}", item, batch)
-        self.end_windows(until_s, batch)
+
+    def _settle_all(self, items: Sequence[Draft | Refusal], outcomes: Sequence[Outcome] | None, batch: Batch) -> bool:
+        """Adds the entries of all events at once, at a fraction of what each costs by itself.
+
+        Returns:
+            Whether it could be done. If not, nothing was: one is refused, dropped, or to be compared with others, or
+            something is wrong with one, which is found by taking each by itself.
+        """
+        if outcomes is not None or self._suppressor is not None or Refusal in map(type, items):
+            return False
+        drafts: Sequence[Draft] = items  # type: ignore[assignment]  # as was just seen
+        asked = list(map(_priority_of, drafts))
+        try:
+            decisions = self._classifier.classify_all(drafts)
+            kinds = {id(decision): decision for decision in decisions}.values()
+            if any(decision.drop for decision in kinds):
+                return False
+            lines = self._write_all(drafts, decisions)
+            if any(decision.attributes for decision in kinds):
+                lines = list(map(with_attributes, lines, drafts, decisions))
+        except Exception:  # noqa: BLE001 - it will come again, and cost one event's priority, not the hub
+            for draft, priority in zip(drafts, asked, strict=True):
+                draft.event.priority = priority
+            return False
+        if drafts and len(max(lines, key=len)) > wire.MAX_HUB_LINE:
+            lines = [shortened(*each) for each in zip(lines, drafts, decisions, strict=True)]
+        hints = list(map(_HINT_OF.get, asked))
+        numbers = range(self.last + 1, self.last + 1 + len(drafts))
+        batch.entries += map(Entry, numbers, map(_event_of, drafts), lines, map(_position_of, drafts), hints)
+        self.last += len(drafts)
+        if any(is_unclassified(decision) for decision in kinds):
+            for draft, decision in zip(drafts, decisions, strict=True):
+                if is_unclassified(decision):
+                    self._unclassified.tell(draft.event, decision.reason)
+        return True
+
+    def _write_all(self, drafts: Sequence[Draft], decisions: Sequence[Decision]) -> list[bytes]:
+        """Completes events, whose offsets follow the last one, and gives their lines, as yet without attributes."""
+        offsets = map(str, range(self.last + 1, self.last + 1 + len(drafts)))
+        for draft, decision, offset in zip(drafts, decisions, offsets, strict=True):
+            event = draft.event
+            if event.time is UNSET or event.specversion is UNSET or draft.own or draft.is_changed or decision.reason:
+                stamp(draft, decision, offset)
+                continue
+            event.offset = offset
+            event.priority = decision.word
+            event.received = draft.received
+            event.rule = decision.rule
+        return events.encode_all(list(map(_event_of, drafts)))
 
     def end_windows(self, until_s: float, batch: Batch) -> None:
         """Adds what tells of the windows of repeats that have ended; no event received before may wait."""
@@ -93,8 +152,6 @@ class Settler:
         if decision.drop:
             dropped = self._counters.dropped
             dropped[decision.rule] = dropped.get(decision.rule, 0) + 1
-            if draft.position is not None:
-                batch.dropped.append(draft.position)
             return
         suppressed = False
         if self._suppressor is not None:
@@ -105,29 +162,15 @@ class Settler:
             )
             self._counters.suppressed += suppressed
         self._append(draft, decision, suppressed, batch)
-        if decision.rule == "default" and decision.priority is Priority.ERROR:
+        if is_unclassified(decision):
             self._unclassified.tell(event, decision.reason)
 
     def _append(self, draft: Draft, decision: Decision, suppressed: bool, batch: Batch) -> None:
-        event, received, hint = draft.event, draft.received, draft.hint
+        hint = draft.hint
         offset = self.last + 1
-        if event.specversion is UNSET and events.extension(event, "specversion") is None:
-            event.specversion = "1.0"
-        if event.time is UNSET:
-            event.time = received
-        event.offset = str(offset)
-        if draft.own:
-            event.id = event.offset
-        event.priority = decision.word
-        event.received = received
-        event.rule = decision.rule
-        event.reason = UNSET if decision.reason is None else decision.reason
-        draft.write_data()
-        line = encode(event, decision)
-        if len(line) > wire.MAX_HUB_LINE:
-            draft.write_data(leave_out_context=True)
-            line = encode(event, decision)
-        batch.entries.append(Entry(offset, event, line, draft.position, hint, suppressed))
+        stamp(draft, decision, str(offset))
+        line = shortened(with_attributes(events.encode(draft.event), draft, decision), draft, decision)
+        batch.entries.append(Entry(offset, draft.event, line, draft.position, hint, suppressed))
         self.last = offset
 
     def _tell(self, summary: Summary, received: str, batch: Batch) -> None:
@@ -143,7 +186,38 @@ def decision_of(outcome: Outcome) -> Decision:
     return Decision(priority, "filter", reason_of(outcome))
 
 
-def encode(event: Event, decision: Decision) -> bytes:
+def is_unclassified(decision: Decision) -> bool:
+    """Tells whether nothing has classified an event, so that it is an error."""
+    return decision.rule == "default" and decision.priority is Priority.ERROR
+
+
+def stamp(draft: Draft, decision: Decision, offset: str) -> None:
+    """Completes an event: its place, its priority, what was found out about it."""
+    event = draft.event
+    if event.specversion is UNSET and events.extension(event, "specversion") is None:
+        event.specversion = "1.0"
+    if event.time is UNSET:
+        event.time = draft.received
+    event.offset = offset
+    if draft.own:
+        event.id = offset
+    event.priority = decision.word
+    event.received = draft.received
+    event.rule = decision.rule
+    if decision.reason is not None:
+        event.reason = decision.reason
+    if draft.is_changed:
+        draft.write_data()
+
+
+def with_attributes(line: bytes, draft: Draft, decision: Decision) -> bytes:
     """Gives an event's line with the attributes that its rule adds."""
-    line = events.encode(event)
-    return events.add_attributes(line, event, decision.attributes) if decision.attributes else line
+    return add_attributes(line, draft.event, decision.attributes) if decision.attributes else line
+
+
+def shortened(line: bytes, draft: Draft, decision: Decision) -> bytes:
+    """Gives an event's line, without what was found out about it where it would be too long."""
+    if len(line) <= wire.MAX_HUB_LINE:
+        return line
+    draft.write_data(leave_out_context=True)
+    return with_attributes(events.encode(draft.event), draft, decision)

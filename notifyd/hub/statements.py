@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from notifyd.database import StateError, migrate
-from notifyd.hub.records import Batch, ClientRow, Memory, Position
+from notifyd.hub.records import Batch, ClientRow, Memory
 from notifyd.hub.windows import WindowRow
 
 if TYPE_CHECKING:
@@ -76,6 +75,39 @@ MIGRATIONS = (
     """,
 )
 
+SQLITE_MIGRATIONS = (
+    *MIGRATIONS,
+    # Each value is written once, in the body; a row with columns of its own costs twice the time.
+    """
+    CREATE TABLE entry (
+        "offset" INTEGER PRIMARY KEY,
+        priority TEXT NOT NULL,
+        hint TEXT,
+        agent TEXT,
+        suppressed BOOLEAN NOT NULL,
+        body TEXT NOT NULL
+    );
+    INSERT INTO entry SELECT "offset", priority, hint, agent, suppressed, body FROM event ORDER BY "offset";
+    DROP TABLE event;
+    CREATE INDEX event_by_priority ON entry (priority, "offset") WHERE NOT suppressed;
+    CREATE VIEW event AS SELECT
+        "offset",
+        CASE WHEN json_valid(body) THEN json_extract(body, '$.id') END AS id,
+        CASE WHEN json_valid(body) THEN json_extract(body, '$.source') END AS source,
+        CASE WHEN json_valid(body) THEN json_extract(body, '$.type') END AS type,
+        priority,
+        CASE WHEN json_valid(body) THEN json_extract(body, '$.time') END AS time,
+        CASE WHEN json_valid(body) THEN json_extract(body, '$.received') END AS received,
+        agent,
+        CASE WHEN json_valid(body) THEN json_extract(body, '$.rule') END AS rule,
+        body,
+        hint,
+        suppressed
+    FROM entry
+    """,
+)
+"""Of a log in SQLite: table ``event`` is a view there. PostgreSQL, which is asked by more people, keeps the columns."""
+
 EVENT_COLUMNS = '"offset", id, source, type, priority, time, received, agent, rule, body, hint, suppressed'
 
 
@@ -88,9 +120,20 @@ _PUT_WINDOW = (
 )
 
 
+_PUT_POSITION = (
+    "INSERT INTO spool (spool, lane, agent, sequence) VALUES (?, ?, ?, ?) ON CONFLICT (spool, lane)"
+    " DO UPDATE SET agent = excluded.agent, sequence = excluded.sequence WHERE excluded.sequence > spool.sequence"
+)
+_PUT_CLIENT = (
+    "INSERT INTO subscriber (name, stream, acked, seen) VALUES (?, ?, ?, ?) ON CONFLICT (name)"
+    " DO UPDATE SET acked = excluded.acked, seen = excluded.seen"
+)
+_PUT_AGENT = "INSERT INTO agent (agent, lost) VALUES (?, ?) ON CONFLICT (agent) DO UPDATE SET lost = excluded.lost"
+
+
 def load(cursor: Any, backend: Backend) -> Memory:
     """Brings the schema up to date and gives what the hub has to know."""
-    migrate(cursor, [backend.ddl(script) for script in MIGRATIONS], begin=backend.begin_write)
+    migrate(cursor, backend.migrations, begin=backend.begin_write)
     # An expired offset is counted too: the newest row stays, but a person may have deleted it.
     last = max(
         cursor.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchone()[0]  # noqa: S608 - constants
@@ -117,32 +160,18 @@ def write(cursor: Any, backend: Backend, batch: Batch, again: bool) -> None:
     """
     if again and batch.entries and _is_stored(cursor, batch):
         return
-    backend.insert_events(cursor, batch.entries)
-    positions = [entry.position for entry in batch.entries if entry.position is not None]
-    cursor.executemany(
-        backend.sql(
-            "INSERT INTO spool (spool, lane, agent, sequence) VALUES (?, ?, ?, ?) ON CONFLICT (spool, lane)"
-            " DO UPDATE SET agent = excluded.agent, sequence = excluded.sequence"
-            " WHERE excluded.sequence > spool.sequence"
-        ),
-        [msgspec.structs.astuple(each) for each in _highest([*positions, *batch.dropped])],
-    )
-    cursor.executemany(
-        backend.sql(
-            "INSERT INTO subscriber (name, stream, acked, seen) VALUES (?, ?, ?, ?) ON CONFLICT (name)"
-            " DO UPDATE SET acked = excluded.acked, seen = excluded.seen"
-        ),
-        list(batch.clients),
-    )
-    cursor.executemany(
-        backend.sql(
-            "INSERT INTO agent (agent, lost) VALUES (?, ?) ON CONFLICT (agent) DO UPDATE SET lost = excluded.lost"
-        ),
-        [(agent, int(lost)) for agent, lost in batch.agents.items()],
-    )
+    if batch.entries:
+        backend.insert_events(cursor, batch.entries)
     changed, ended = batch.windows
-    cursor.executemany(backend.sql(_PUT_WINDOW), list(changed))
-    cursor.executemany(backend.sql('DELETE FROM suppression WHERE "offset" = ?'), [(offset,) for offset in ended])
+    for statement, rows in (
+        (_PUT_POSITION, [msgspec.structs.astuple(each) for each in batch.positions]),
+        (_PUT_CLIENT, batch.clients),
+        (_PUT_AGENT, [(agent, int(lost)) for agent, lost in batch.agents.items()]),
+        (_PUT_WINDOW, changed),
+        ('DELETE FROM suppression WHERE "offset" = ?', [(offset,) for offset in ended]),
+    ):
+        if rows:
+            cursor.executemany(backend.sql(statement), list(rows))
 
 
 def _is_stored(cursor: Any, batch: Batch) -> bool:
@@ -152,15 +181,6 @@ def _is_stored(cursor: Any, batch: Batch) -> bool:
     if newest != batch.entries[-1].offset:
         raise StateError("another hub has written to the event log: only one may")
     return True
-
-
-def _highest(positions: Iterable[Position]) -> Iterable[Position]:
-    highest: dict[tuple[str, str], Position] = {}
-    for position in positions:
-        known = highest.get(key := (position.spool, position.lane))
-        if known is None or position.sequence > known.sequence:
-            highest[key] = position
-    return highest.values()
 
 
 def positions(cursor: Any, backend: Backend, spool: str) -> dict[str, int]:
@@ -188,7 +208,7 @@ def expire(cursor: Any, backend: Backend, cutoff: str, most: int) -> dict[str, i
     for offset, priority, received in gone:
         last_of[priority] = last_of["all"] = (offset, received)
         counts[priority] = counts.get(priority, 0) + 1
-    cursor.execute(backend.sql('DELETE FROM event WHERE "offset" <= ?'), (gone[-1][0],))
+    cursor.execute(backend.sql(f'DELETE FROM {backend.table} WHERE "offset" <= ?'), (gone[-1][0],))  # noqa: S608 - a constant
     cursor.executemany(
         backend.sql(
             'INSERT INTO expired (stream, "offset", received) VALUES (?, ?, ?) ON CONFLICT (stream)'

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from notifyd.database import in_one_line
 from notifyd.endpoints import keep_alive, say_farewell
 from notifyd.hub.backplane import Chunk
 from notifyd.hub.clients import Client
+from notifyd.hub.direct import Outlet
 from notifyd.hub.readback import Page
 from notifyd.wire import LineSplitter, ProtocolError, Subscribe, SubscribeOk
 
@@ -30,6 +29,9 @@ GRACE_S = 5.0
 
 HALF_CLOSED_PROBE_S = 3
 """Idle time after which a peer that sends no more is probed for whether it is still there."""
+
+AT_ONCE = 512 * 1024
+"""Bytes that a client behind the others is sent before the reactor looks after them."""
 
 READ_RETRY_S = 0.5
 """Pause before the log is read again after it could not be."""
@@ -82,6 +84,7 @@ class SubscriberProtocol(LineReceiver):
         keep_alive(self.transport)
         self._cursor = self._sent = self._stream.end
         self.transport.registerProducer(self, True)
+        self._outlet = Outlet(self.transport, self)
         if self.factory.admit(self):
             self._pump()
         else:
@@ -157,7 +160,7 @@ class SubscriberProtocol(LineReceiver):
             raise ProtocolError(f"{verb[0][:40]} is no verb of this port")
 
     def _answer_ping(self) -> None:
-        self.transport.write(b"PONG\n")
+        self._outlet.send(b"PONG\n")
         self._answers += 5
         if self._paused and self._answers > wire.MAX_ANSWERS:
             self.transport.pauseProducing()
@@ -201,7 +204,7 @@ class SubscriberProtocol(LineReceiver):
         if self._lost or self._ending:
             return
         self._cursor = self._sent = position
-        self.transport.write(wire.encode_verb("OK", SubscribeOk(stream.name, str(position))))
+        self._outlet.send(wire.encode_verb("OK", SubscribeOk(stream.name, str(position))))
         self._resolved()
 
     async def _position(self, wish: Subscribe, offset: int | None) -> int:
@@ -257,11 +260,11 @@ class SubscriberProtocol(LineReceiver):
         """Takes a chunk at once: everything before it has been written."""
         self._cursor = self._sent = chunk.last
         self.factory.crowd.delivered += len(chunk.offsets)
-        self.transport.write(chunk.data)
+        self._outlet.send(chunk.data)
 
     def _pump(self) -> None:
         """Goes on from the cursor, from memory while it is there, else from the log, until the client is paused."""
-        stream = self._stream
+        stream, left = self._stream, AT_ONCE
         while not (self._paused or self._resolving or self._reading_log or self._ending or self._lost):
             if self._cursor < stream.start:
                 self._read_log()
@@ -270,10 +273,13 @@ class SubscriberProtocol(LineReceiver):
             if chunk is None:
                 stream.listeners.add(self)
                 return
-            data = chunk.after(self._cursor)
+            start, count = chunk.behind(self._cursor)
             self._cursor = self._sent = chunk.last
-            self.factory.crowd.delivered += data.count(b"\n")
-            self.transport.write(data)
+            self.factory.crowd.delivered += count
+            self._outlet.send(chunk.data, start)
+            left -= len(chunk.data) - start
+            if left <= 0:
+                self._outlet.wait()
 
     def _read_log(self) -> None:
         self._reading_log = True
@@ -289,11 +295,12 @@ class SubscriberProtocol(LineReceiver):
         if self._resolving or self._cursor != asked_after:
             self._pump()  # SUBSCRIBE has moved the cursor meanwhile
             return
-        if page.gap is not None:
-            self.transport.write(wire.encode_verb("GAP", page.gap))
-        self.factory.crowd.delivered += page.data.count(b"\n")
+        self.factory.crowd.delivered += page.events
         self._cursor = self._sent = page.last
-        self.transport.write(page.data)
+        if page.gap is not None:
+            self._outlet.send(wire.encode_verb("GAP", page.gap))
+        if page.data:
+            self._outlet.send(page.data)
         self._pump()
 
     def _on_page_failed(self, failure: Failure) -> None:
@@ -326,6 +333,7 @@ class SubscriberProtocol(LineReceiver):
         if self._answers > wire.MAX_ANSWERS and not self._ending:
             self.transport.resumeProducing()
         self._answers = 0
+        self._outlet.go_on()
         self._pump()
 
     def stopProducing(self) -> None:
@@ -335,7 +343,7 @@ class SubscriberProtocol(LineReceiver):
         """Closes a client that has taken no byte for too long though some wait for it."""
         if not self._paused or self._lost or self._ending:
             return
-        taken, now = _bytes_taken(self.transport), self.factory.reactor.seconds()
+        taken, now = self._outlet.taken, self.factory.reactor.seconds()
         if taken != self._taken:
             self._taken, self._taken_s = taken, now
         elif now - self._taken_s >= self.factory.crowd.stall_timeout_s:
@@ -370,6 +378,7 @@ class SubscriberProtocol(LineReceiver):
             reason=reason,
             peer=self._peer,
         )
+        self._outlet.push()
         say_farewell(self.transport, wire.encode_verb("ERROR", reason))
         self._cut_off_later()
 
@@ -378,6 +387,7 @@ class SubscriberProtocol(LineReceiver):
         if not self._ending and not self._lost:
             self._ending = True
             self._stream.listeners.discard(self)
+            self._outlet.push()
             self.transport.unregisterProducer()
             self.transport.loseConnection()
             self._cut_off_later()
@@ -386,15 +396,3 @@ class SubscriberProtocol(LineReceiver):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = self.factory.reactor.callLater(GRACE_S, self.transport.abortConnection)
-
-
-def _bytes_taken(transport: Any) -> int:
-    """Gives the bytes that the peer's kernel has acknowledged; 0 where the system does not tell.
-
-    The figure is ``tcpi_bytes_acked``, 64 bits at byte 120 of ``struct tcp_info`` (linux/tcp.h, since 4.1).
-    """
-    try:
-        info = transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-        return int(struct.unpack_from("=Q", info, 120)[0])
-    except (AttributeError, OSError, struct.error):
-        return 0

@@ -9,7 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tests.bench import report
 
@@ -78,6 +78,8 @@ def _latency(results: dict[str, Any], path: Path) -> Path:
                 axes.plot([high], [row], "|", color=colour, markersize=12)
         axes.set(xscale="log", xlabel="ms", title=f"S = {case}")
         axes.set_yticks(range(len(peers)), [_title(results, peer) for peer in peers], fontsize=8)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(axis="x", which="major", alpha=0.3)
     figure.suptitle(f"Latency, p50 (dot) to p99 (bar) ({_machine(results)})", fontsize=9)

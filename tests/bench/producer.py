@@ -33,6 +33,7 @@ class Job:
         window: events that may be unacknowledged; 0 for the peer's own number.
         events: how many it sends; 0 for as many as it can until it is stopped.
         rate: events a second, each with the time at which it is sent; 0 for full speed.
+        most: events a second at most, on average, many at once; 0 for any number.
         first: the block of events that it begins with.
         lead: how many events it may be ahead of the average subscriber; 0 for any number.
         drains: the counters of the subscribers' processes, for ``lead``.
@@ -46,6 +47,7 @@ class Job:
     window: int = 0
     events: int = 0
     rate: float = 0.0
+    most: float = 0.0
     first: int = 1
     lead: int = 0
     drains: list[Path] = field(default_factory=list)
@@ -84,6 +86,7 @@ class Producer:
         self._counts_acks = job.peer.acknowledges
         self._sent = self._acked = 0  # events; a frame that is not complete is not sent
         self._bytes = 0
+        self._began_s = 0.0
         self._drains = [Board(path) for path in job.drains]
         self._marks: deque[tuple[int, int]] = deque()  # up to which event was sent when
         self._latencies = array.array("Q")
@@ -93,11 +96,13 @@ class Producer:
     def rush(self) -> None:
         """Sends as fast as the window lets it."""
         board, frame = self._board, self._block.frame
+        self._began_s = time.monotonic()
         while not board[slots.STOP] and not (self._job.events and self._sent >= self._job.events):
             room = self._room()
             want = (self._sent + room) * frame - self._bytes if room > 0 else 0
             blocked = bool(want) and not self._send(want)
-            self._wait(writable=blocked, milliseconds=0 if want and not blocked else 1 if self._job.lead else 20)
+            held = self._job.lead or self._job.most
+            self._wait(writable=blocked, milliseconds=0 if want and not blocked else 1 if held else 20)
         while self._bytes % frame:  # the last frame is completed, else its bytes would be no event
             if not self._send(frame - self._bytes % frame):
                 self._wait(writable=True, milliseconds=20)
@@ -107,6 +112,8 @@ class Producer:
         room = self._window - (self._sent - self._acked) if self._counts_acks else BLOCK
         if self._job.events:
             room = min(room, self._job.events - self._sent)
+        if self._job.most:
+            room = min(room, int(self._job.most * (time.monotonic() - self._began_s)) - self._sent)
         if self._job.lead:
             delivered = sum(drain[slots.TOTAL] for drain in self._drains) // max(1, self._job.subscribers)
             room = min(room, self._job.lead - (self._sent - delivered))

@@ -1,0 +1,399 @@
+"""What is done for many events at once gives what doing it for each of them would give."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from notifyd import event as events
+from notifyd import wire
+from notifyd.config_hub import parse_hub
+from notifyd.database import StateError, migrate
+from notifyd.event import Event, NotAcceptableError
+from notifyd.hub import bulk, intake, settle
+from notifyd.hub.backend import SqliteBackend, read_rows
+from notifyd.hub.bulk import BulkInsert
+from notifyd.hub.classify import Classifier
+from notifyd.hub.draft import Draft
+from notifyd.hub.intake import Counters, Intake, Parcel, Refusal
+from notifyd.hub.records import Batch, Entry, Position
+from notifyd.hub.settle import Settler
+from notifyd.hub.spools import Spool
+from notifyd.hub.statements import MIGRATIONS, SQLITE_MIGRATIONS
+from notifyd.hub.unclassified import Unclassified
+from notifyd.times import are_rfc3339, is_rfc3339
+from tests.conftest import Logged
+from tests.hubkit import T0, Hub
+
+TIMES = [
+    "2026-11-22T10:00:00.000000Z", "2026-11-22T10:00:00.123456Z", "2026-11-22T10:00:00.12345Z0",
+    "2026-02-30T10:00:00.000000Z",
+    "2026-11-22T10:00:00Z", "2026-11-22t10:00:00.5+01:00", "2026-11-22T10:00:00.00000\u0661Z",
+    "2026-11-22T10:00:00.000000z", "",
+]  # fmt: skip
+USUAL = {"specversion": "1.0", "id": "1", "source": "/a", "type": "t", "time": TIMES[0], "data": {"line": "x"}}
+
+values: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.sampled_from(["7", "", "ü", "\0", 7, None]),
+        "source": st.sampled_from(["/b", "", None]),
+        "type": st.sampled_from(["alarm", "notifyd.frame.damaged"]),
+        "time": st.sampled_from([*TIMES, None, 7]),
+        "specversion": st.sampled_from(["1.0", "0.3", None]),
+        "priority": st.sampled_from(["normal", "important", "critical", "error", "high", None, 3]),
+        "sequence": st.sampled_from(["1", "2", "03", "", "x", "9" * 19, "9" * 41, "\u0661", None, 4]),
+        "data": st.sampled_from([{}, {"level": "critical"}, {"level": "none"}, 5, "text", [1], None, {"line": "\0"}]),
+        "offset": st.just("5"),
+        "reason": st.sampled_from(["mine", None]),
+        "rule": st.just("mine"),
+        "subject": st.just("s"),
+        "extra": st.just({"x": [1]}),
+    },
+)
+odd = st.sampled_from(
+    [b"nonsense", b"{", b'{"id":"1","source":"/a","type":"t"}{}', b'{"id":"\xff","source":"a","type":"t"}']
+)
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> list[bytes]:
+    """Draws event lines, most of them usual ones with ascending sequences."""
+    found = []
+    for number in range(1, draw(st.integers(1, 8)) + 1):
+        if draw(st.integers(0, 9)) == 0:
+            found.append(draw(odd))
+            continue
+        event = {**USUAL, "id": f"s-{number}", "sequence": f"{number:020}", "priority": "normal"}
+        event |= draw(values) if draw(st.integers(0, 3)) == 0 else {}
+        found.append(json.dumps(event, ensure_ascii=draw(st.booleans())).encode())
+    return found
+
+
+def outcome(line: bytes) -> bytes | str:
+    """Gives what a line is as the hub would pass it on, or why it is refused."""
+    try:
+        return events.encode(events.decode(line))
+    except NotAcceptableError as error:
+        return str(error)
+
+
+@given(lines())
+def test_lines_are_decoded_together_as_each_would_be(some: list[bytes]) -> None:
+    """Or not at all, where one of them is not as most are."""
+    together = events.decode_all(some)
+    if together is not None:
+        assert [events.encode(event) for event in together] == [outcome(line) for line in some]
+        assert events.encode_all(together) == [events.encode(event) for event in together]
+
+
+@pytest.mark.parametrize("size", [100, 2_000, 60_000])
+def test_usual_lines_are_decoded_together_whatever_their_length(size: int) -> None:
+    """A bound on nesting does not cost lines that are long, and flat."""
+    line = json.dumps({**USUAL, "data": {"line": "x" * size, "fields": {"a": [1, {"b": 2}]}}}).encode()
+    assert events.decode_all([line] * 3) is not None
+    assert events.decode_all([line, line[:-1] + b',"deep":' + b"[" * 1_500 + b"]" * 1_500 + b"}"]) is None
+
+
+def test_white_space_between_values_does_not_tear_lines() -> None:
+    """A line end in data, which a database's answer may bring, is seen: such events are encoded one by one."""
+    event = Event(id="1", source="/a", type="t", data=events.Raw(b'{"a":\n1}'))
+    assert events.encode_all([event, event]) == [events.encode(event)] * 2
+
+
+@given(st.lists(st.sampled_from(TIMES) | st.text(max_size=28), max_size=6))
+def test_times_are_judged_together_as_each_would_be(texts: list[str]) -> None:
+    """All have to be times."""
+    assert are_rfc3339(texts) == all(map(is_rfc3339, texts))
+
+
+# --- intake and settling -------------------------------------------------------------------------------------
+
+RULES = """
+[[rule]]
+type = "alarm"
+priority = "critical"
+set = { subject = "ours", unit = "s" }
+[[rule]]
+priority_from = "level"
+[[rule]]
+source = "/b"
+drop = true
+"""
+
+
+class Speaker:
+    """A producer that said HELLO, or did not."""
+
+    agent = "ward3"
+
+    def __init__(self, spool: Spool | None) -> None:
+        self.spool = spool
+
+    def stored(self, parcels: Sequence[Parcel]) -> None:
+        """Is never called here."""
+
+
+def take(some: list[bytes], spooled: bool, rules: str) -> tuple[Any, ...]:
+    """Gives everything that an intake and a settler make of two parcels with the same lines."""
+    spool = Spool("s") if spooled else None
+    counters = Counters()
+    told: list[Any] = []
+    unclassified = Unclassified(Clock())
+    unclassified.tell = lambda event, reason: told.append((event.id, reason))  # type: ignore[method-assign]  # a spy
+    settler = Settler(
+        classifier=Classifier(parse_hub(rules, "hub.toml").rule, events.Priority.ERROR),
+        suppressor=None,
+        unclassified=unclassified,
+        counters=counters,
+        last=10,
+    )
+    batch = Batch()
+    parcels = [Parcel(Speaker(spool), some, float(T0), 1 + n * len(some)) for n in range(2)]
+    for parcel in parcels:
+        items: list[Draft | Refusal] = []
+        Intake(counters).read(parcel, items)
+        settler.settle(items, None, float(T0), batch)
+    rows = [(entry.row(), entry.position) for entry in batch.entries]
+    known = None if spool is None else spool.known
+    kept = [(parcel.rejects, parcel.positions) for parcel in parcels]
+    return rows, kept, known, counters, told, settler.last
+
+
+@settings(max_examples=300, deadline=None)
+@given(lines(), st.booleans(), st.sampled_from(["", RULES]))
+def test_events_are_settled_together_as_each_would_be(some: list[bytes], spooled: bool, rules: str) -> None:
+    """Repeats, refusals, discarded and unclassified ones included."""
+    together = take(some, spooled, rules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(events, "decode_all", lambda lines: None)
+        patch.setattr(Settler, "_settle_all", lambda *_: False)
+        assert take(some, spooled, rules) == together
+
+
+def test_usual_events_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way that costs more is not gone without need."""
+    monkeypatch.setattr(Intake, "_read_each", None)
+    monkeypatch.setattr(Settler, "_settle_each", None)
+    some = [json.dumps({**USUAL, "sequence": f"{n:020}", "priority": "normal"}).encode() for n in range(1, 4)]
+    rows = take(some, False, RULES)[0]
+    assert len(rows) == 6
+    monkeypatch.setattr(intake, "MAX_SEQUENCE", 2)
+    with pytest.raises(TypeError):
+        take(some, True, RULES)
+
+
+@pytest.mark.parametrize("place", ["stamp", "with_attributes"])
+def test_a_mistake_of_ours_costs_one_event_its_priority(
+    monkeypatch: pytest.MonkeyPatch, logged: Logged, place: str
+) -> None:
+    """The others have what they would have without it, their hints too."""
+    real: Callable[..., Any] = getattr(settle, place)
+
+    def fail(*arguments: Any) -> Any:
+        draft = next(each for each in arguments if isinstance(each, Draft))
+        if draft.event.id == "2":
+            raise ZeroDivisionError
+        return real(*arguments)
+
+    monkeypatch.setattr(settle, place, fail)
+    rules = '[[rule]]\nsource = "/a"\npriority = "critical"\nset = { unit = "s" }\n'
+    some = [json.dumps({**USUAL, "id": str(n), "priority": "important"}).encode() for n in (1, 2, 3)]
+    some = [line.replace(b'"time": "%b", ' % TIMES[0].encode(), b"") for line in some]
+    rows = [row for row, _ in take(some, False, rules)[0]][:3]
+    assert len(logged.expect_failure(ZeroDivisionError)) == 2
+    assert [(row[0], row[4], row[10]) for row in rows] == [
+        (11, "critical", "important"),
+        (12, "error", None),
+        (13, "critical", "important"),
+    ]
+    assert [json.loads(str(row[9])).get("unit") for row in rows] == ["s", None, "s"]
+
+
+def test_lines_that_grow_too_long_are_shortened_among_others(hub: Hub) -> None:
+    """Only those."""
+    draft = Draft(events.decode(json.dumps(USUAL).encode()), "r", 1.0)
+    draft.add_context("big", "x", json.dumps("x" * wire.MAX_HUB_LINE).encode())
+    plain = Draft(events.decode(json.dumps(USUAL).encode()), "r", 1.0)
+    batch = Batch()
+    hub.pipeline._settler.settle([plain, draft, plain], None, 0.0, batch)
+    found = [json.loads(entry.line)["data"] for entry in batch.entries]
+    assert found == [{"line": "x"}, {"line": "x", "truncated": True}, {"line": "x"}]
+
+
+# --- storing -------------------------------------------------------------------------------------------------
+
+
+def connect(tmp_path: Path, scripts: Sequence[str] = SQLITE_MIGRATIONS) -> sqlite3.Connection:
+    """Makes a log."""
+    connection = sqlite3.connect(tmp_path / "hub.db")
+    migrate(connection.cursor(), scripts)
+    return connection
+
+
+def made(offset: int, kind: tuple[str, str | None, str | None, bool], text: str) -> Entry:
+    """Makes an entry."""
+    priority, hint, agent, suppressed = kind
+    event = Event(id=str(offset), source="/ä", type="t", priority=priority, data=events.raw_data({"line": text}))
+    event.time = event.received = "2026-11-22T10:00:00.000000Z"
+    event.rule = "r"
+    position = None if agent is None else Position("s", "normal", agent, offset)
+    return Entry(offset, event, events.encode(event), position, hint, suppressed)
+
+
+kinds = st.tuples(
+    st.sampled_from(["normal", "error"]),
+    st.sampled_from([None, "critical"]),
+    st.sampled_from([None, "a", "ü"]),
+    st.booleans(),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 3), kinds, st.text(max_size=9)), min_size=1, max_size=20),
+    st.integers(1, 5),
+    st.integers(100, 600),
+)
+def test_rows_are_what_was_given_however_they_are_cut(
+    tmp_path_factory: pytest.TempPathFactory, what: list[Any], most_rows: int, most_bytes: int
+) -> None:
+    """Gaps between offsets, kinds that change, texts of any length and script; the view gives each column."""
+    entries, offset = [], 0
+    for step, kind, text in what:
+        offset += step
+        entries.append(made(offset, kind, text))
+    connection = connect(tmp_path_factory.mktemp("log"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bulk, "MOST_ROWS", most_rows)
+        patch.setattr(bulk, "MOST_BYTES", most_bytes)
+        insert = BulkInsert()
+        insert.insert(connection.cursor(), entries[:-1] or entries)
+        if len(entries) > 1:
+            insert.insert(connection.cursor(), entries[-1:])
+    rows = connection.execute('SELECT * FROM event ORDER BY "offset"').fetchall()
+    assert rows == [entry.row() for entry in entries]
+    connection.close()
+
+
+def test_a_batch_that_is_rolled_back_leaves_the_session_able_to_insert(tmp_path: Path) -> None:
+    """What the statement joins with was not part of it."""
+    connection = connect(tmp_path)
+    insert = BulkInsert()
+    for end in (connection.rollback, connection.rollback, connection.commit):
+        connection.execute("BEGIN IMMEDIATE")
+        insert.insert(
+            connection.cursor(), [made(n, ("normal", None, agent, False), "x") for n, agent in ((1, None), (2, "a"))]
+        )
+        end()
+    assert connection.execute("SELECT count(*) FROM event").fetchone() == (2,)
+    connection.close()
+
+
+def test_a_session_that_could_not_be_prepared_is_prepared_later(tmp_path: Path) -> None:
+    """A full disk may end the preparation anywhere; what is there of it is no obstacle."""
+    connection = connect(tmp_path)
+    for number in range(3):
+        if number:
+            connection.execute("DELETE FROM temp.number WHERE i % 2 = 0")
+        for statement in bulk._SESSION[: number + 1]:
+            connection.execute(statement)
+        connection.commit()
+    entries = [made(n, ("normal", None, None, False), "x") for n in range(1, 10)]
+    BulkInsert().insert(connection.cursor(), entries)
+    assert connection.execute("SELECT count(*) FROM event").fetchone() == (9,)
+    connection.close()
+
+
+def test_rows_that_are_not_taken_are_noticed(tmp_path: Path) -> None:
+    """Rather than acknowledged."""
+    connection = connect(tmp_path)
+    insert = BulkInsert()
+    insert.insert(connection.cursor(), [made(1, ("normal", None, None, False), "x")])
+    connection.execute("DELETE FROM temp.number WHERE i > 1")
+    with pytest.raises(StateError, match="has taken 2 of 3 events"):
+        insert.insert(connection.cursor(), [made(n, ("normal", None, None, False), "x") for n in (2, 3, 4)])
+    connection.close()
+
+
+def test_a_database_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    """Its texts would not be what was sent."""
+    connection = sqlite3.connect(tmp_path / "hub.db")
+    connection.execute("PRAGMA encoding = 'UTF-16'")
+    migrate(connection.cursor(), SQLITE_MIGRATIONS)
+    with pytest.raises(StateError, match="encoding UTF-16le: notifyd needs UTF-8"):
+        BulkInsert().insert(connection.cursor(), [made(1, ("normal", None, None, False), "x")])
+    connection.close()
+
+
+def test_a_log_with_columns_becomes_one_with_a_view(tmp_path: Path) -> None:
+    """Each event is what it was, and the index goes with it."""
+    connection = connect(tmp_path, MIGRATIONS)
+    entries = [
+        made(n, kind, "ü") for n, kind in ((3, ("error", None, "a", False)), (7, ("normal", "critical", None, True)))
+    ]
+    for entry in entries:
+        connection.execute(f"INSERT INTO event VALUES ({','.join('?' * 12)})", entry.row())
+    connection.commit()
+    migrate(connection.cursor(), SQLITE_MIGRATIONS)
+    assert connection.execute('SELECT * FROM event ORDER BY "offset"').fetchall() == [entry.row() for entry in entries]
+    plan = "EXPLAIN QUERY PLAN SELECT body FROM event WHERE priority = 'error' AND NOT suppressed AND \"offset\" > 3"
+    assert "event_by_priority" in str(connection.execute(plan).fetchall())
+    connection.close()
+
+
+def test_a_row_whose_body_somebody_has_spoilt_does_not_hide_the_others(tmp_path: Path) -> None:
+    """Its columns are empty."""
+    connection = connect(tmp_path)
+    BulkInsert().insert(connection.cursor(), [made(n, ("normal", None, None, False), "x") for n in (1, 2)])
+    connection.execute("UPDATE entry SET body = 'x' WHERE \"offset\" = 1")
+    assert connection.execute("SELECT id, body = 'x' FROM event ORDER BY \"offset\"").fetchall() == [
+        (None, 1),
+        ("2", 0),
+    ]
+    connection.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 3), kinds, st.sampled_from(["", "ü" * 40, "x" * 700])), min_size=1, max_size=40),
+    st.sampled_from([1, 200, 2_000, 10_000]),
+    st.sampled_from([1, 3, 17, 2**31]),
+    st.sampled_from(["", "priority = ? AND NOT suppressed AND "]),
+)
+def test_a_page_is_read_together_as_row_by_row(
+    tmp_path_factory: pytest.TempPathFactory, what: list[Any], size: int, most: int, condition: str
+) -> None:
+    """Page by page everything comes, in order and once, and no page is much longer than was asked for."""
+    entries, offset = [], 0
+    for step, kind, text in what:
+        offset += step
+        entries.append(made(offset, kind, text))
+    folder = tmp_path_factory.mktemp("log")
+    connection = connect(folder)
+    BulkInsert().insert(connection.cursor(), entries)
+    backend = SqliteBackend(folder / "hub.db")
+    backend.page_rows = most
+    condition += '"offset" > ? AND "offset" <= ?'
+    given = ("normal",) if "priority" in condition else ()
+    whole = [b"", b""]
+    for number, read in enumerate((backend.read_events, partial(read_rows, backend=backend))):
+        after: int | None = 0
+        while after is not None:
+            found = read(connection.cursor(), condition=condition, arguments=(*given, after, offset - 1), size=size)
+            assert found.data.count(b"\n") == found.events <= most
+            assert len(found.data) <= 2 * size + 1_000
+            whole[number] += found.data
+            after = found.last
+    wanted = [e.line for e in entries[:-1] if not given or (e.event.priority == "normal" and not e.suppressed)]
+    assert whole[0] == whole[1] == b"".join(line + b"\n" for line in wanted)
+    connection.close()
