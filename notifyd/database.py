@@ -84,7 +84,7 @@ def open_pool(path: Path, *, reactor: Any, read_only: bool = False, threads: int
     if read_only:
         settings.append("query_only=ON")
     else:
-        settings += ["journal_mode=WAL", "synchronous=FULL", f"journal_size_limit={WAL_LIMIT}", "temp_store=MEMORY"]
+        settings += ["journal_mode=WAL", "synchronous=FULL", f"journal_size_limit={WAL_LIMIT}"]
 
     def prepare(connection: sqlite3.Connection) -> None:
         try:

@@ -25,10 +25,11 @@ from notifyd.hub.bulk import BulkInsert
 from notifyd.hub.classify import Classifier
 from notifyd.hub.draft import Draft
 from notifyd.hub.intake import Counters, Intake, Parcel, Refusal
+from notifyd.hub.readback import search
 from notifyd.hub.records import Batch, Entry, Position
 from notifyd.hub.settle import Settler
 from notifyd.hub.spools import Spool
-from notifyd.hub.statements import MIGRATIONS, SQLITE_MIGRATIONS
+from notifyd.hub.statements import MIGRATIONS, SQLITE_MIGRATIONS, expire
 from notifyd.hub.unclassified import Unclassified
 from notifyd.times import are_rfc3339, is_rfc3339
 from tests.conftest import Logged
@@ -396,4 +397,21 @@ def test_a_page_is_read_together_as_row_by_row(
             after = found.last
     wanted = [e.line for e in entries[:-1] if not given or (e.event.priority == "normal" and not e.suppressed)]
     assert whole[0] == whole[1] == b"".join(line + b"\n" for line in wanted)
+    connection.close()
+
+
+def test_lines_that_sqlite_cannot_read_hold_up_neither_sweeps_nor_searches(tmp_path: Path) -> None:
+    """Newer ones give up at 1,000 levels of nesting: such an event has no time for it, and goes with its neighbours."""
+    connection = connect(tmp_path)
+    BulkInsert().insert(connection.cursor(), [made(n, ("normal", None, None, False), "x") for n in range(1, 9)])
+    connection.execute("UPDATE entry SET body = 'x' WHERE \"offset\" IN (1, 4, 5, 8)")
+    connection.commit()
+    backend = SqliteBackend(tmp_path / "hub.db")
+    for moment, found in (("2026", 0), ("2027", 7)):  # what may be newer is sent too
+        assert search(connection.cursor(), backend, moment, 8) == found
+    for cutoff, most, counts in (("2026", 100, {}), ("2027", 1, {"normal": 1}), ("2027", 100, {"normal": 6})):
+        assert expire(connection.cursor(), backend, cutoff, most) == counts
+        connection.commit()
+    assert connection.execute('SELECT "offset" FROM entry').fetchall() == [(8,)]
+    assert connection.execute("SELECT * FROM expired WHERE stream = 'all'").fetchone()[1] == 7
     connection.close()

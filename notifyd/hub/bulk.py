@@ -93,7 +93,7 @@ def read_bulk(cursor: Any, condition: str, arguments: Sequence[object], size: in
             return Found(b"".join(pieces), None, events)
         if rows == most:
             break
-        rows = min(most, _MANY, max(_FEW, size * int(taken) // len(data)))
+        rows = min(most, _MANY, 4 * rows, max(_FEW, size * int(taken) // len(data)))
     return Found(b"".join(pieces), last, events)
 
 
@@ -142,6 +142,8 @@ class BulkInsert:
         (encoding,) = cursor.execute("PRAGMA encoding").fetchone()
         if encoding != "UTF-8":
             raise StateError(f"the database has the encoding {encoding}: notifyd needs UTF-8")
+        # Not before: a migration sorts an index, which has to go to the disk where the log is long.
+        cursor.execute("PRAGMA temp_store=MEMORY")
         for statement in _SESSION:
             cursor.execute(statement)
         connection.commit()  # or a batch that fails would take these rows along

@@ -128,7 +128,9 @@ def search(cursor: Any, backend: Backend, moment: str, end: int) -> int:
     high = end + 1
     while low < high:
         middle = (low + high) // 2
-        query = backend.sql('SELECT "offset", received FROM event WHERE "offset" >= ? ORDER BY "offset" LIMIT 1')
+        # SQLite gives no time of a line that is nested too deeply for it, or was spoilt: the next one's counts.
+        condition = '"offset" >= ? AND received IS NOT NULL'
+        query = backend.sql(f'SELECT "offset", received FROM event WHERE {condition} ORDER BY "offset" LIMIT 1')  # noqa: S608 - a constant
         row = cursor.execute(query, (middle,)).fetchone()
         if row is None or row[1] >= moment:
             high = middle

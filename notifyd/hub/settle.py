@@ -92,6 +92,7 @@ class Settler:
             return False
         drafts: Sequence[Draft] = items  # type: ignore[assignment]  # as was just seen
         asked = list(map(_priority_of, drafts))
+        data = [draft.event.data for draft in drafts]
         try:
             decisions = self._classifier.classify_all(drafts)
             kinds = {id(decision): decision for decision in decisions}.values()
@@ -100,12 +101,12 @@ class Settler:
             lines = self._write_all(drafts, decisions)
             if any(decision.attributes for decision in kinds):
                 lines = list(map(with_attributes, lines, drafts, decisions))
+            if drafts and len(max(lines, key=len)) > wire.MAX_HUB_LINE:
+                lines = [shortened(*each) for each in zip(lines, drafts, decisions, strict=True)]
         except Exception:  # noqa: BLE001 - it will come again, and cost one event's priority, not the hub
-            for draft, priority in zip(drafts, asked, strict=True):
-                draft.event.priority = priority
+            for draft, priority, given in zip(drafts, asked, data, strict=True):
+                draft.event.priority, draft.event.data = priority, given
             return False
-        if drafts and len(max(lines, key=len)) > wire.MAX_HUB_LINE:
-            lines = [shortened(*each) for each in zip(lines, drafts, decisions, strict=True)]
         hints = list(map(_HINT_OF.get, asked))
         numbers = range(self.last + 1, self.last + 1 + len(drafts))
         batch.entries += map(Entry, numbers, map(_event_of, drafts), lines, map(_position_of, drafts), hints)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -196,11 +197,19 @@ def expire(cursor: Any, backend: Backend, cutoff: str, most: int) -> dict[str, i
     cursor.execute(backend.sql('SELECT "offset", priority, received FROM event ORDER BY "offset" LIMIT ?'), (most + 1,))
     rows = cursor.fetchall()
     # Only a prefix goes, and what was read last is never part of it: it is the newest row, or the next sweep's.
-    gone = []
-    for row in rows[:-1]:
-        if row[2] >= cutoff:
+    gone: list[tuple[int, str, str]] = []
+    unknown: list[tuple[int, str]] = []
+    for offset, priority, received in rows[:-1]:
+        # SQLite cannot read a line that is nested too deeply for it, or was spoilt: it goes with what came after it.
+        unknown.append((offset, priority))
+        if received is None:
+            continue
+        if received >= cutoff:
             break
-        gone.append(row)
+        gone += [(*each, received) for each in unknown]
+        unknown.clear()
+    else:
+        gone += _expired_with_next(cursor, backend, unknown, cutoff)
     if not gone:
         return {}
     last_of: dict[str, tuple[int, str]] = {}
@@ -217,3 +226,15 @@ def expire(cursor: Any, backend: Backend, cutoff: str, most: int) -> dict[str, i
         [(stream, *last) for stream, last in last_of.items()],
     )
     return counts
+
+
+def _expired_with_next(
+    cursor: Any, backend: Backend, unknown: Sequence[tuple[int, str]], cutoff: str
+) -> list[tuple[int, str, str]]:
+    """Gives those of rows without a time that have expired: all, where the next one with a time has."""
+    if not unknown:
+        return []
+    condition = '"offset" > ? AND received IS NOT NULL'
+    query = backend.sql(f'SELECT received FROM event WHERE {condition} ORDER BY "offset" LIMIT 1')  # noqa: S608 - a constant
+    row = cursor.execute(query, (unknown[-1][0],)).fetchone()
+    return [(*each, row[0]) for each in unknown] if row is not None and row[0] < cutoff else []
