@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifyd import config_agent
-from notifyd.ctl.holders import Holder, holders
 from notifyd.ctl.ports import find_ports
 from notifyd.ctl.sourcetable import MAX_NAME, source_name, source_table
+from notifyd.holders import Holder, holders
 from tests.fakehub import run
 
 

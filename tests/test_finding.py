@@ -15,10 +15,10 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 
-from notifyd.agent.holder import find_holder
 from notifyd.agent.opening import in_thread
 from notifyd.agent.port import PortError
 from notifyd.agent.usb import MOST_NAMED, find_usb
+from notifyd.holders import find_holder
 from notifyd.portname import Usb
 from tests.serialtools import HANG_S
 

@@ -17,9 +17,9 @@ import serial
 from twisted.internet.protocol import Protocol
 
 from notifyd import config_agent
-from notifyd.agent.holder import find_holder
 from notifyd.agent.linecounters import LineCounters
 from notifyd.agent.port import TAKEN, DescriptorPort, PortError, error_number
+from notifyd.holders import find_holder
 
 _TIOCGICOUNT = 0x545D
 _COUNTERS = struct.Struct("20I")  # cts dsr rng dcd rx tx frame overrun parity brk buf_overrun, 9 reserved

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from notifyd.ctl.holders import Holder, holders
 from notifyd.ctl.say import complain, printable
 from notifyd.ctl.sourcetable import source_name, source_table
+from notifyd.holders import Holder, holders
 
 BY_ID = Path("/dev/serial/by-id")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from notifyd.agent.recording import Entry, Kind
-from notifyd.ctl.holders import holders
+from notifyd.holders import holders
 
 LOOK_S = 0.1
 """How often it is looked whether somebody has opened the pty."""

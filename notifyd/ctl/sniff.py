@@ -14,13 +14,13 @@ from notifyd.agent import guess
 from notifyd.agent.port import explain
 from notifyd.config import ConfigurationError
 from notifyd.config_agent import FramingName, Source, parse_agent
-from notifyd.ctl.holders import holders
 from notifyd.ctl.ports import printable_lines
 from notifyd.ctl.rules_agent import pick_source
 from notifyd.ctl.say import CommandError, complain
 from notifyd.ctl.sniffing import SerialLine, Sniffer, find_rate
 from notifyd.ctl.sourcetable import source_name, source_table
 from notifyd.daemon import read_configuration
+from notifyd.holders import holders
 
 
 class _Rate(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in newer versions only

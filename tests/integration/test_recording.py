@@ -236,7 +236,7 @@ def test_a_port_is_sniffed_and_its_table_can_be_pasted(tmp_path: Path, start: Ca
 
 
 def _is_open(panel: Panel) -> bool:
-    from notifyd.ctl.holders import holders
+    from notifyd.holders import holders
 
     return bool(holders(os.ttyname(panel.slave)))
 
