@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, field
@@ -96,6 +96,13 @@ class Source(Section, frozen=True):
     def sends_unmatched(self) -> bool:
         """Whether a frame that no rule matches is sent."""
         return self.unmatched == "send" or (self.unmatched is None and not self.rule)
+
+    def line_settings(self) -> dict[str, Any]:
+        """Gives how characters go over the line, as pyserial's keywords."""
+        return {name: getattr(self, name) for name in _LINE_SETTINGS}
+
+
+_LINE_SETTINGS = ("baudrate", "bytesize", "parity", "stopbits", "xonxoff", "rtscts")
 
 
 class SpoolSettings(Section, frozen=True):

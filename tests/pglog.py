@@ -11,6 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from notifyd.database import StateError
+from notifyd.hub import backend_postgresql, log
 from notifyd.hub.backend_postgresql import PostgresqlBackend
 from notifyd.hub.log import EventLog
 from notifyd.hub.service import _refused
@@ -19,6 +20,14 @@ from tests.postgres import Cluster
 from tests.spooling import bounded as _bounded
 
 START = round(T0 * 1_000_000)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here waits for long."""
+    monkeypatch.setattr(log, "RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(log, "RETRY_MOST_S", 0.1)
+    monkeypatch.setattr(backend_postgresql, "_LOCK_PAUSE_S", 0.01)
 
 
 def bounded(work: Any) -> Any:

@@ -15,23 +15,24 @@ from twisted.internet.defer import Deferred
 
 from notifyd import postgresql
 from notifyd.database import Fault, StateError
-from notifyd.hub import backend_postgresql, log
+from notifyd.hub import backend_postgresql
 from notifyd.hub.backend import open_backend
 from notifyd.hub.backend_postgresql import PostgresqlBackend
 from notifyd.hub.readback import Page, Reader
 from notifyd.hub.records import Batch
-from tests.pglog import START, Log, bounded, offsets, opened, refusal, terminate, turn
+from tests.pglog import (
+    START,
+    Log,
+    bounded,
+    offsets,
+    opened,
+    quick,  # noqa: F401 - a fixture of every test here
+    refusal,
+    terminate,
+    turn,
+)
 from tests.postgres import Cluster
 from tests.test_log import entry
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here waits for long."""
-    monkeypatch.setattr(log, "RETRY_FIRST_S", 0.01)
-    monkeypatch.setattr(log, "RETRY_MOST_S", 0.1)
-    monkeypatch.setattr(backend_postgresql, "_LOCK_PAUSE_S", 0.01)
-
 
 # --- opening -------------------------------------------------------------------------------------------------
 

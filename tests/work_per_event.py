@@ -58,7 +58,7 @@ class Bound(NamedTuple):
 
 BOUNDS = {
     # For an event, in a batch of 1,000, with one subscriber.
-    "reactor": Bound(520, "431", "own bytecodes in the reactor's thread"),
+    "reactor": Bound(520, "448", "own bytecodes in the reactor's thread"),
     "database": Bound(14, "10.9", "own bytecodes in the database's thread"),
     "library": Bound(18, "10.4 to 12.1", "bytecodes of Twisted and Python's library, in both"),
     "steps": Bound(52, "43.1", "steps of SQLite's machine"),

@@ -36,12 +36,7 @@ def open_device(path: str, settings: config_agent.Source) -> Any:
             path,
             exclusive=True,
             timeout=0,
-            baudrate=settings.baudrate,
-            bytesize=settings.bytesize,
-            parity=settings.parity,
-            stopbits=settings.stopbits,
-            xonxoff=settings.xonxoff,
-            rtscts=settings.rtscts,
+            **settings.line_settings(),
         )
     except (OSError, ValueError) as error:  # a SerialException is an OSError
         if error_number(error) in (errno.EAGAIN, errno.EBUSY) and (holder := find_holder(path)) is not None:

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from notifyd.agent import notices, spool_commit
+from notifyd.agent.flushes import Flushes
 from notifyd.agent.notices import Dropped
 from notifyd.agent.pending import MAX_BYTES, Pending
 from notifyd.agent.positions import Positions
@@ -104,7 +105,7 @@ class Spool:
         self._max_rows = MAX_ROWS
         # Who waits for it.
         self._first_opening: Deferred[None] | None = None
-        self._flushes: list[tuple[int, Deferred[None]]] = []
+        self._flushes = Flushes(self._pending.is_settled)
         self._resumes: list[Deferred[None]] = []
         self._fatal: StateError | None = None
         self._trouble = Trouble(self._file, "written", "events wait in memory")
@@ -146,12 +147,7 @@ class Spool:
 
     def flush(self) -> Deferred[None]:
         """Gives a Deferred that fires when everything that was put so far is stored (or dropped, and told)."""
-        done: Deferred[None] = Deferred()
-        if self._pending.is_settled(self._next - 1):
-            done.callback(None)
-        else:
-            self._flushes.append((self._next - 1, done))
-        return done
+        return self._flushes.wait(self._next - 1)
 
     # --- for the uplink ----------------------------------------------------------------------------------
 
@@ -249,7 +245,7 @@ class Spool:
             self._pending.shift(self.spool_id, delta)
             self._next += delta
         self._next = max(self._next, highest + 1)
-        self._retarget_flushes()
+        self._flushes.retarget(self._next - 1)
 
     # --- writing -----------------------------------------------------------------------------------------
 
@@ -303,7 +299,7 @@ class Spool:
         self.counters.stored += sum(map(len, rows.values()))
         self.counters.acknowledged += outcome.acknowledged
         self.counters.dropped += outcome.dropped - sum(dropped.count for dropped in lost.values())
-        self._settle_flushes()
+        self._flushes.settle()
 
     def _job(self, rows: dict[Priority, list[Row]], lost: dict[Priority, Dropped]) -> Job:
         return Job(
@@ -322,17 +318,6 @@ class Spool:
             counts=self._at.counts,
             notices=self._at.notices,
         )
-
-    def _settle_flushes(self) -> None:
-        waiting, self._flushes = self._flushes, []
-        for target, done in waiting:
-            if self._pending.is_settled(target):
-                done.callback(None)
-            else:
-                self._flushes.append((target, done))
-
-    def _retarget_flushes(self) -> None:
-        self._flushes = [(self._next - 1, done) for _, done in self._flushes]
 
     # --- faults ------------------------------------------------------------------------------------------
 
@@ -393,7 +378,7 @@ class Spool:
         if announced is not None:
             event = notices.spool_lost_event(self.agent, self.own_priority, *announced, self._now())
             self._pending.announce(Priority(self.own_priority), event, self.spool_id, number)
-        self._retarget_flushes()
+        self._flushes.retarget(self._next - 1)
         self.is_open = True
         self.on_identity()
 

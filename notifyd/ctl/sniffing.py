@@ -74,16 +74,11 @@ class SerialLine:
 
     def __init__(self, source: Source) -> None:
         # Through a URL the lock is another's business.
-        lock = {} if "://" in source.port else {"exclusive": True}
+        lock: dict[str, Any] = {} if "://" in source.port else {"exclusive": True}
         self._port: Any = serial.serial_for_url(
             source.port,
-            baudrate=source.baudrate,
-            bytesize=source.bytesize,
-            parity=source.parity,
-            stopbits=source.stopbits,
-            xonxoff=source.xonxoff,
-            rtscts=source.rtscts,
             timeout=TICK_S,
+            **source.line_settings(),
             **lock,
         )
         descriptor = getattr(self._port, "fd", None)

@@ -120,15 +120,8 @@ class Settler:
     def _write_all(self, drafts: Sequence[Draft], decisions: Sequence[Decision]) -> list[bytes]:
         """Completes events, whose offsets follow the last one, and gives their lines, as yet without attributes."""
         offsets = map(str, range(self.last + 1, self.last + 1 + len(drafts)))
-        for draft, decision, offset in zip(drafts, decisions, offsets, strict=True):
-            event = draft.event
-            if event.time is UNSET or event.specversion is UNSET or draft.own or draft.is_changed or decision.reason:
-                stamp(draft, decision, offset)
-                continue
-            event.offset = offset
-            event.priority = decision.word
-            event.received = draft.received
-            event.rule = decision.rule
+        for each in zip(drafts, decisions, offsets, strict=True):
+            stamp(*each)
         return events.encode_all(list(map(_event_of, drafts)))
 
     def end_windows(self, until_s: float, batch: Batch) -> None:

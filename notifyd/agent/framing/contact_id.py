@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from notifyd.agent.framing.base import MAX_FRAME, TOO_LONG, BadFrames, BaseFramer, Frame, ScanningFramer
+from notifyd.agent.framing.base import MAX_FRAME, TOO_LONG, BadFrames, Frame, ScanningFramer
 from notifyd.agent.framing.checksums import contact_id_sum
-from notifyd.agent.framing.lines import LineFramer
+from notifyd.agent.framing.lines import LinesFramer
 
 QUALIFIERS = {"1": "event", "3": "restore", "6": "status", "E": "event", "R": "restore", "P": "status"}
 """What a qualifier says, as a word: a new event or opening, a restore or closing, what was reported before."""
@@ -26,7 +26,7 @@ _HEARTBEAT = r"1(?P<receiver>[0-9A-F]{2})(?P<line>[0-9A-F]{1,3}) +@ *"
 _OTHER = r"(?P<format>[0-9A-Za-z])(?P<receiver>[0-9A-F]{2})(?P<line>[0-9A-F])(?P<text>[ -~]*)"
 
 
-class ContactIdFramer(BaseFramer):
+class ContactIdFramer(LinesFramer):
     """Contact ID messages, one a line: ``1234 18 1131 01 015 8``, with the blanks or without.
 
     Source: SIA DC-05-1999.09, "Ademco Contact ID Protocol": ``ACCT MT QXYZ GG CCC S``; the sum of all figures, the
@@ -44,22 +44,7 @@ class ContactIdFramer(BaseFramer):
 
     def __init__(self, bad_frames: BadFrames = "drop") -> None:
         super().__init__(bad_frames)
-        self._lines = LineFramer()
         self._has_checksum = False
-
-    @property
-    def held_bytes(self) -> int:
-        """How many bytes of a line without an end are held."""
-        return self._lines.held_bytes
-
-    def feed(self, data: bytes, at_s: float) -> list[Frame]:
-        """Gives the messages in the lines that ``data`` completes, in order."""
-        frames: list[Frame] = []
-        before = self._lines.skipped_bytes
-        for line in self._lines.feed(data, at_s):
-            self._take_line(line, frames)
-        self.skipped_bytes += self._lines.skipped_bytes - before
-        return frames
 
     def flush(self) -> Frame | None:
         """Gives what is left as damaged, where such ones are sent, and begins anew."""

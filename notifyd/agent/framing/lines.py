@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from notifyd.agent.framing.base import MAX_FRAME, BaseFramer, Frame
+from notifyd.agent.framing.base import MAX_FRAME, BadFrames, BaseFramer, Frame
 
 
 class LineFramer(BaseFramer):
@@ -55,6 +55,36 @@ class LineFramer(BaseFramer):
         self._skipping = False
         self.skipped_bytes += delimiter.start()
         return data[delimiter.start() :]
+
+
+class LinesFramer(BaseFramer):
+    """What frames of one line have in common that are more than text.
+
+    Args:
+        bad_frames: what becomes of a damaged one.
+    """
+
+    def __init__(self, bad_frames: BadFrames) -> None:
+        super().__init__(bad_frames)
+        self._lines = LineFramer()
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of a line without an end are held."""
+        return self._lines.held_bytes
+
+    def feed(self, data: bytes, at_s: float) -> list[Frame]:
+        """Gives the frames in the lines that ``data`` completes, in order."""
+        frames: list[Frame] = []
+        before = self._lines.skipped_bytes
+        for line in self._lines.feed(data, at_s):
+            self._take_line(line, frames)
+        self.skipped_bytes += self._lines.skipped_bytes - before
+        return frames
+
+    def _take_line(self, line: Frame, frames: list[Frame]) -> None:
+        """Takes what is in one line."""
+        raise NotImplementedError
 
 
 class DelimiterFramer(BaseFramer):

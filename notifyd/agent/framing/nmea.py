@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from notifyd.agent.framing.base import BadFrames, BaseFramer, Frame, decode
+from notifyd.agent.framing.base import BadFrames, Frame, decode
 from notifyd.agent.framing.checksums import xor
-from notifyd.agent.framing.lines import LineFramer
+from notifyd.agent.framing.lines import LinesFramer
 
 MAX_FIELDS = 80
 """Fields of a sentence that are given as ``f1`` to ``f80``: the longest that receivers print have some 30."""
@@ -20,7 +20,7 @@ _PLAIN = re.compile(rb"[A-Z][A-Z0-9]{2,9},[\x20-\x29\x2b-\x7e]*")
 _AIS = {"fragments": 1, "fragment": 2, "message": 3, "channel": 4}
 
 
-class NmeaFramer(BaseFramer):
+class NmeaFramer(LinesFramer):
     r"""Sentences such as ``$GPRMC,…*5A`` and ``!AIVDM,…*2E``.
 
     Sources: NMEA 0183 (IEC 61162-1) as its publicly described form has it, since the standard itself is sold: a
@@ -46,22 +46,7 @@ class NmeaFramer(BaseFramer):
     def __init__(self, encoding: str = "ascii", bad_frames: BadFrames = "drop") -> None:
         super().__init__(bad_frames)
         self._encoding = encoding
-        self._lines = LineFramer()
         self._summed: set[bytes] = set()
-
-    @property
-    def held_bytes(self) -> int:
-        """How many bytes of a line without an end are held."""
-        return self._lines.held_bytes
-
-    def feed(self, data: bytes, at_s: float) -> list[Frame]:
-        """Gives the sentences in the lines that ``data`` completes, in order."""
-        frames: list[Frame] = []
-        before = self._lines.skipped_bytes
-        for line in self._lines.feed(data, at_s):
-            self._take_line(line.data, frames)
-        self.skipped_bytes += self._lines.skipped_bytes - before
-        return frames
 
     def flush(self) -> Frame | None:
         """Gives what is left of a sentence as damaged, where such ones are sent, and begins anew."""
@@ -78,7 +63,10 @@ class NmeaFramer(BaseFramer):
                 self._damage(frames, rest.data[start.start() :], why, truncated=True)
         return frames[0] if frames else None
 
-    def _take_line(self, line: bytes, frames: list[Frame]) -> None:
+    def _take_line(self, line: Frame, frames: list[Frame]) -> None:
+        self._take_sentences(line.data, frames)
+
+    def _take_sentences(self, line: bytes, frames: list[Frame]) -> None:
         done = 0
         for piece in _PIECE.finditer(line):
             begin = piece.start()
