@@ -54,7 +54,6 @@ _line_of = attrgetter("line")
 _COMMON = ("event.priority", "hint", "suppressed")
 """What many entries have in common, beside their agent."""
 
-
 # The innermost query bounds what is looked at, the one around it counts the characters in front of each row.
 _READ = """
     SELECT max(CASE WHEN before < ? THEN "offset" END), total(before < ?), count(*),
@@ -78,10 +77,10 @@ def read_bulk(cursor: Any, condition: str, arguments: Sequence[object], size: in
         most: rows at once.
     """
     *given, after, until = arguments
+    query = _READ.format(condition)
     pieces: list[bytes] = []
     events, rows = 0, min(_FEW, most)
     while size > 0:
-        query = _READ.format(condition)
         last, taken, seen, data = cursor.execute(query, (size, size, size, *given, after, until, rows)).fetchone()
         if data is None:
             return Found(b"".join(pieces), None, events)
