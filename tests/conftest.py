@@ -15,6 +15,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from notifyd import database
 from notifyd.agent.spool import Spool
+from tests.cables import cable  # noqa: F401 - a fixture
 from tests.ctllog import kept, sqlite_log  # noqa: F401 - fixtures
 from tests.hubkit import Hub
 from tests.logs import Logs

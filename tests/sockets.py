@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tests.hubkit import Peer
+from tests.hubparts import Peer
 
 ANY = 10**9
 """Room for whatever comes."""

@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred
 
 from notifyd import event as events
 from notifyd.hub.readback import PAGE
-from tests.hubkit import LOCKED, Hub, Peer, line, payload, subscribe
+from tests.hubkit import Hub, line, payload, subscribe
+from tests.hubparts import LOCKED, Peer
 from tests.logs import Logs
 
 PRIORITIES = ("normal", "critical")

@@ -15,7 +15,8 @@ from notifyd.database import NewerSchemaError, StateError
 from notifyd.event import Event
 from notifyd.hub.log import RETRY_FIRST_S, RETRY_MOST_S
 from notifyd.hub.records import Batch, ClientRow, Entry, Position, highest
-from tests.hubkit import CORRUPT, LOCKED, T0, Hub, hello, line, payload, pending, result, spooled, subscribe
+from tests.hubkit import T0, Hub, hello, line, payload, spooled, subscribe
+from tests.hubparts import CORRUPT, LOCKED, pending, result
 from tests.logs import Logs
 
 

@@ -19,8 +19,8 @@ from twisted.internet.threads import deferToThread
 from notifyd.agent.pipe import open_path
 from notifyd.agent.port import explain
 from notifyd.agent.serialport import AHEAD_BYTES, SerialSource
+from tests.cables import is_open, reading
 from tests.serialtools import Sink, settings
-from tests.test_device import is_open, reading
 
 END = "this is its end; it is not read again"
 

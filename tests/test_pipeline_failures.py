@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from notifyd.database import StateError
 from notifyd.event import LANES
 from notifyd.hub.log import RETRY_MOST_S
-from tests.hubkit import CORRUPT, LOCKED, REFUSED, Hub, hello, line, pending, spooled
+from tests.hubkit import Hub, hello, line, spooled
+from tests.hubparts import CORRUPT, LOCKED, REFUSED, pending
 from tests.logs import Logs
 
 # --- failures ------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from notifyd import wire
 from notifyd.hub import ingest
 from notifyd.hub.ingest import PLAIN_BUDGET, WINDOW_BUDGET, WINDOW_LEAST
 from notifyd.hub.producer import LINE_COST, SILENCE_S
-from tests.hubkit import LOCKED, Hub, hello, line, payload, spooled
+from tests.hubkit import Hub, hello, line, payload, spooled
+from tests.hubparts import LOCKED
 
 PADDING = "x" * 1000
 

@@ -133,5 +133,5 @@ def test_the_plugin_file_only_declares() -> None:
 
 def test_modules_stay_small() -> None:
     """A module nearing 400 lines holds two subjects."""
-    for path in PACKAGE.rglob("*.py"):
+    for path in (*PACKAGE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")):
         assert len(path.read_text().splitlines()) <= 400, path

@@ -11,7 +11,8 @@ from notifyd import event as events
 from notifyd.hub.readback import PAGE, Page
 from notifyd.hub.records import Batch
 from notifyd.wire import Gap
-from tests.hubkit import T0, Hub, result
+from tests.hubkit import T0, Hub
+from tests.hubparts import result
 from tests.logs import Logs
 from tests.test_log import entry, expire, fill
 

@@ -8,7 +8,8 @@ import pytest
 
 from notifyd.config import Duration
 from notifyd.hub.retention import DISTRUST_S, EXPIRE_AT_ONCE, JUMP_S, SWEEP_MOST_S, Retention
-from tests.hubkit import LOCKED, Hub, pending
+from tests.hubkit import Hub
+from tests.hubparts import LOCKED, pending
 from tests.test_log import fill
 
 KEEP = Duration(100)

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from notifyd.hub.records import Position
 from notifyd.hub.spools import Spools
-from tests.hubkit import pending
+from tests.hubparts import pending
 
 
 class Speaker:

@@ -10,7 +10,8 @@ import pytest
 
 from notifyd import wire
 from notifyd.filters import Event
-from tests.hubkit import LOCKED, Hub, line, spooled, subscribe
+from tests.hubkit import Hub, line, spooled, subscribe
+from tests.hubparts import LOCKED
 from tests.lookups import FakeQuery
 
 DROP = '[[rule]]\nname = "noise"\ntype = "noise"\ndrop = true\n'

@@ -11,7 +11,8 @@ import pytest
 
 from notifyd import wire
 from notifyd.hub.subscriber import GRACE_S, HALF_CLOSED_PROBE_S, READ_RETRY_S
-from tests.hubkit import LOCKED, Hub, payload, subscribe
+from tests.hubkit import Hub, payload, subscribe
+from tests.hubparts import LOCKED
 
 BIG = "x" * 10_000
 

@@ -1,0 +1,206 @@
+"""Many rows at once into SQLite and out of it, and the view that gives them columns."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from notifyd import event as events
+from notifyd.database import StateError, migrate
+from notifyd.event import Event
+from notifyd.hub import bulk
+from notifyd.hub.backend import SqliteBackend, read_rows
+from notifyd.hub.bulk import BulkInsert
+from notifyd.hub.readback import search
+from notifyd.hub.records import Entry, Position
+from notifyd.hub.statements import MIGRATIONS, SQLITE_MIGRATIONS, expire
+
+
+def connect(tmp_path: Path, scripts: Sequence[str] = SQLITE_MIGRATIONS) -> sqlite3.Connection:
+    """Makes a log."""
+    connection = sqlite3.connect(tmp_path / "hub.db")
+    migrate(connection.cursor(), scripts)
+    return connection
+
+
+def made(offset: int, kind: tuple[str, str | None, str | None, bool], text: str) -> Entry:
+    """Makes an entry."""
+    priority, hint, agent, suppressed = kind
+    event = Event(id=str(offset), source="/ä", type="t", priority=priority, data=events.raw_data({"line": text}))
+    event.time = event.received = "2026-11-22T10:00:00.000000Z"
+    event.rule = "r"
+    position = None if agent is None else Position("s", "normal", agent, offset)
+    return Entry(offset, event, events.encode(event), position, hint, suppressed)
+
+
+kinds = st.tuples(
+    st.sampled_from(["normal", "error"]),
+    st.sampled_from([None, "critical"]),
+    st.sampled_from([None, "a", "ü"]),
+    st.booleans(),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 3), kinds, st.text(max_size=9)), min_size=1, max_size=20),
+    st.integers(1, 5),
+    st.integers(100, 600),
+)
+def test_rows_are_what_was_given_however_they_are_cut(
+    tmp_path_factory: pytest.TempPathFactory, what: list[Any], most_rows: int, most_bytes: int
+) -> None:
+    """Gaps between offsets, kinds that change, texts of any length and script; the view gives each column."""
+    entries, offset = [], 0
+    for step, kind, text in what:
+        offset += step
+        entries.append(made(offset, kind, text))
+    connection = connect(tmp_path_factory.mktemp("log"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bulk, "MOST_ROWS", most_rows)
+        patch.setattr(bulk, "MOST_BYTES", most_bytes)
+        insert = BulkInsert()
+        insert.insert(connection.cursor(), entries[:-1] or entries)
+        if len(entries) > 1:
+            insert.insert(connection.cursor(), entries[-1:])
+    rows = connection.execute('SELECT * FROM event ORDER BY "offset"').fetchall()
+    assert rows == [entry.row() for entry in entries]
+    connection.close()
+
+
+def test_a_batch_that_is_rolled_back_leaves_the_session_able_to_insert(tmp_path: Path) -> None:
+    """What the statement joins with was not part of it."""
+    connection = connect(tmp_path)
+    insert = BulkInsert()
+    for end in (connection.rollback, connection.rollback, connection.commit):
+        connection.execute("BEGIN IMMEDIATE")
+        insert.insert(
+            connection.cursor(), [made(n, ("normal", None, agent, False), "x") for n, agent in ((1, None), (2, "a"))]
+        )
+        end()
+    assert connection.execute("SELECT count(*) FROM event").fetchone() == (2,)
+    connection.close()
+
+
+def test_a_session_that_could_not_be_prepared_is_prepared_later(tmp_path: Path) -> None:
+    """A full disk may end the preparation anywhere; what is there of it is no obstacle."""
+    connection = connect(tmp_path)
+    for number in range(3):
+        if number:
+            connection.execute("DELETE FROM temp.number WHERE i % 2 = 0")
+        for statement in bulk._SESSION[: number + 1]:
+            connection.execute(statement)
+        connection.commit()
+    entries = [made(n, ("normal", None, None, False), "x") for n in range(1, 10)]
+    BulkInsert().insert(connection.cursor(), entries)
+    assert connection.execute("SELECT count(*) FROM event").fetchone() == (9,)
+    connection.close()
+
+
+def test_rows_that_are_not_taken_are_noticed(tmp_path: Path) -> None:
+    """Rather than acknowledged."""
+    connection = connect(tmp_path)
+    insert = BulkInsert()
+    insert.insert(connection.cursor(), [made(1, ("normal", None, None, False), "x")])
+    connection.execute("DELETE FROM temp.number WHERE i > 1")
+    with pytest.raises(StateError, match="has taken 2 of 3 events"):
+        insert.insert(connection.cursor(), [made(n, ("normal", None, None, False), "x") for n in (2, 3, 4)])
+    connection.close()
+
+
+def test_a_database_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    """Its texts would not be what was sent."""
+    connection = sqlite3.connect(tmp_path / "hub.db")
+    connection.execute("PRAGMA encoding = 'UTF-16'")
+    migrate(connection.cursor(), SQLITE_MIGRATIONS)
+    with pytest.raises(StateError, match="encoding UTF-16le: notifyd needs UTF-8"):
+        BulkInsert().insert(connection.cursor(), [made(1, ("normal", None, None, False), "x")])
+    connection.close()
+
+
+def test_a_log_with_columns_becomes_one_with_a_view(tmp_path: Path) -> None:
+    """Each event is what it was, and the index goes with it."""
+    connection = connect(tmp_path, MIGRATIONS)
+    entries = [
+        made(n, kind, "ü") for n, kind in ((3, ("error", None, "a", False)), (7, ("normal", "critical", None, True)))
+    ]
+    for entry in entries:
+        connection.execute(f"INSERT INTO event VALUES ({','.join('?' * 12)})", entry.row())
+    connection.commit()
+    migrate(connection.cursor(), SQLITE_MIGRATIONS)
+    assert connection.execute('SELECT * FROM event ORDER BY "offset"').fetchall() == [entry.row() for entry in entries]
+    plan = "EXPLAIN QUERY PLAN SELECT body FROM event WHERE priority = 'error' AND NOT suppressed AND \"offset\" > 3"
+    assert "event_by_priority" in str(connection.execute(plan).fetchall())
+    connection.close()
+
+
+def test_a_row_whose_body_somebody_has_spoilt_does_not_hide_the_others(tmp_path: Path) -> None:
+    """Its columns are empty."""
+    connection = connect(tmp_path)
+    BulkInsert().insert(connection.cursor(), [made(n, ("normal", None, None, False), "x") for n in (1, 2)])
+    connection.execute("UPDATE entry SET body = 'x' WHERE \"offset\" = 1")
+    assert connection.execute("SELECT id, body = 'x' FROM event ORDER BY \"offset\"").fetchall() == [
+        (None, 1),
+        ("2", 0),
+    ]
+    connection.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 3), kinds, st.sampled_from(["", "ü" * 40, "x" * 700])), min_size=1, max_size=40),
+    st.sampled_from([1, 200, 2_000, 10_000]),
+    st.sampled_from([1, 3, 17, 2**31]),
+    st.sampled_from(["", "priority = ? AND NOT suppressed AND "]),
+)
+def test_a_page_is_read_together_as_row_by_row(
+    tmp_path_factory: pytest.TempPathFactory, what: list[Any], size: int, most: int, condition: str
+) -> None:
+    """Page by page everything comes, in order and once, and no page is much longer than was asked for."""
+    entries, offset = [], 0
+    for step, kind, text in what:
+        offset += step
+        entries.append(made(offset, kind, text))
+    folder = tmp_path_factory.mktemp("log")
+    connection = connect(folder)
+    BulkInsert().insert(connection.cursor(), entries)
+    backend = SqliteBackend(folder / "hub.db")
+    backend.page_rows = most
+    condition += '"offset" > ? AND "offset" <= ?'
+    given = ("normal",) if "priority" in condition else ()
+    whole = [b"", b""]
+    for number, read in enumerate((backend.read_events, partial(read_rows, backend=backend))):
+        after: int | None = 0
+        while after is not None:
+            found = read(connection.cursor(), condition=condition, arguments=(*given, after, offset - 1), size=size)
+            assert found.data.count(b"\n") == found.events <= most
+            assert len(found.data) <= 2 * size + 1_000
+            whole[number] += found.data
+            after = found.last
+    wanted = [e.line for e in entries[:-1] if not given or (e.event.priority == "normal" and not e.suppressed)]
+    assert whole[0] == whole[1] == b"".join(line + b"\n" for line in wanted)
+    connection.close()
+
+
+def test_lines_that_sqlite_cannot_read_hold_up_neither_sweeps_nor_searches(tmp_path: Path) -> None:
+    """Newer ones give up at 1,000 levels of nesting: such an event has no time for it, and goes with its neighbours."""
+    connection = connect(tmp_path)
+    BulkInsert().insert(connection.cursor(), [made(n, ("normal", None, None, False), "x") for n in range(1, 9)])
+    connection.execute("UPDATE entry SET body = 'x' WHERE \"offset\" IN (1, 4, 5, 8)")
+    connection.commit()
+    backend = SqliteBackend(tmp_path / "hub.db")
+    for moment, found in (("2026", 0), ("2027", 7)):  # what may be newer is sent too
+        assert search(connection.cursor(), backend, moment, 8) == found
+    for cutoff, most, counts in (("2026", 100, {}), ("2027", 1, {"normal": 1}), ("2027", 100, {"normal": 6})):
+        assert expire(connection.cursor(), backend, cutoff, most) == counts
+        connection.commit()
+    assert connection.execute('SELECT "offset" FROM entry').fetchall() == [(8,)]
+    assert connection.execute("SELECT * FROM expired WHERE stream = 'all'").fetchone()[1] == 7
+    connection.close()
