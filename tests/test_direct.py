@@ -13,7 +13,7 @@ from twisted.internet import tcp, unix
 from twisted.internet.protocol import Protocol
 
 from notifyd.hub.direct import Outlet
-from tests import hubkit
+from tests import hubparts
 from tests.sockets import ANY, Reactor, Socket, serve
 
 CHUNK = bytes(range(256)) * 1024
@@ -235,7 +235,7 @@ def test_a_transport_on_which_tls_was_started_is_written_to() -> None:
 
 def test_a_transport_in_memory_is_written_to() -> None:
     """As tests have it."""
-    transport = hubkit.Transport(takes=True)
+    transport = hubparts.Transport(takes=True)
     outlet = Outlet(transport, None)
     outlet.send(b"abc", 1)
     outlet.wait()

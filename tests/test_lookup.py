@@ -1,4 +1,4 @@
-"""One lookup: what its key is, what is cached, who asks, and when it stops asking."""
+"""One lookup: what its key is, what is cached, and who asks when."""
 
 from __future__ import annotations
 

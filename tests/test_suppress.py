@@ -1,4 +1,4 @@
-"""Storms: the first of a kind goes through, repeats are counted and told once, whatever crashes or jumps."""
+"""Storms: the first of a kind goes through, repeats are counted and told once, whatever the clocks do."""
 
 from __future__ import annotations
 
