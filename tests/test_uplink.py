@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +95,6 @@ class Rig:
         for line in lines:
             self.spool.put(device_event(line, priority))
         await bounded(self.spool.flush())
-
-
-@pytest.fixture
-def log() -> Iterator[Log]:
-    """Gives what was logged."""
-    log = Log()
-    yield log
-    log.close()
 
 
 @pytest_twisted.async_yield_fixture
