@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import re
 from collections.abc import Callable, Iterable
@@ -267,3 +268,9 @@ KINDS = [
         extra=(b"1011           @    \x14", b"S011[#1234|NBA01]\x14", b"5011 123418R13001015\x14"),
     ),
 ]  # fmt: skip
+
+
+def split(data: bytes, places: list[int]) -> list[bytes]:
+    """Cuts ``data`` at each of the places."""
+    cuts = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(cuts)]

@@ -235,3 +235,8 @@ def subscribe(**wish: str) -> bytes:
 def payload(answer: bytes) -> Any:
     """Gives a verb line's JSON argument."""
     return json.loads(answer.partition(b" ")[2])
+
+
+def offset(hub: Hub, id: str) -> str:  # noqa: A002 - the attribute's name
+    """Gives an event's offset."""
+    return str(hub.rows('"offset"', f"id = '{id}'")[0])

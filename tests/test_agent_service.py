@@ -45,14 +45,6 @@ def parse(path: Path) -> Options:
 
 
 @pytest.fixture
-def log() -> Iterator[Log]:
-    """Gives what was logged."""
-    log = Log()
-    yield log
-    log.close()
-
-
-@pytest.fixture
 def device() -> Iterator[tuple[int, str]]:
     """A pty: what is written to the first is printed by the device of that name."""
     master, slave = os.openpty()

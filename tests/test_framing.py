@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifyd.agent.framing import MAX_FRAME, Frame, LineFramer
+from tests.framings import split
 
 
 def naive(data: bytes) -> tuple[list[Frame], int]:
@@ -37,12 +36,6 @@ def framed(pieces: list[bytes]) -> tuple[list[Frame], int]:
         assert framer.held_bytes <= MAX_FRAME
     rest = framer.flush()
     return frames + ([] if rest is None else [rest]), framer.skipped_bytes
-
-
-def split(data: bytes, places: list[int]) -> list[bytes]:
-    """Cuts ``data`` at each of the places."""
-    cuts = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in itertools.pairwise(cuts)]
 
 
 runs = st.builds(

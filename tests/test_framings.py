@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifyd.agent.framing import MAX_FRAME
-from tests.framings import KINDS, Kind, run
+from tests.framings import KINDS, Kind, run, split
 
 MANY = settings(max_examples=1500, deadline=None)
 
@@ -39,12 +37,6 @@ def streams(draw: st.DrawFn) -> tuple[Kind, list[bytes]]:
     extra = st.sampled_from(kind.extra or (b"x",))
     part = st.one_of(frame, changed, special, st.lists(special, max_size=6).map(b"".join), st.binary(max_size=9), extra)
     return kind, draw(st.lists(st.one_of(part, part, part, run_of), max_size=12))
-
-
-def split(data: bytes, places: list[int]) -> list[bytes]:
-    """Cuts ``data`` at each of the places."""
-    cuts = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in itertools.pairwise(cuts)]
 
 
 @MANY

@@ -8,14 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from notifyd import wire
-from tests.hubkit import Hub, line, payload, subscribe
+from tests.hubkit import Hub, line, offset, payload, subscribe
 
 BIG = "x" * 10_000
-
-
-def offset(hub: Hub, id: str) -> str:  # noqa: A002 - the attribute's name
-    """Gives an event's offset."""
-    return str(hub.rows('"offset"', f"id = '{id}'")[0])
 
 
 # --- reading without a word ----------------------------------------------------------------------------------
