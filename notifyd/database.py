@@ -71,7 +71,9 @@ def judge(error: BaseException) -> Fault:
     return Fault.REFUSED
 
 
-def open_pool(path: Path, *, reactor: Any, read_only: bool = False, threads: int = 1) -> adbapi.ConnectionPool:
+def open_pool(
+    path: Path, *, reactor: Any, read_only: bool = False, threads: int = 1, autocommit: bool = False
+) -> adbapi.ConnectionPool:
     """Gives a pool on a SQLite file; its connections are opened in its threads, when first used.
 
     Args:
@@ -79,6 +81,8 @@ def open_pool(path: Path, *, reactor: Any, read_only: bool = False, threads: int
         reactor: whose threads and shutdown the pool goes with.
         read_only: refuses every write.
         threads: connections at once; one keeps interactions in the order in which they are asked for.
+        autocommit: a statement is a transaction of its own unless one is begun; else one is begun before it changes
+            something. What an interaction has begun is committed after it, either way.
     """
     settings = [f"busy_timeout={BUSY_TIMEOUT_MS}"]
     if read_only:
@@ -104,6 +108,7 @@ def open_pool(path: Path, *, reactor: Any, read_only: bool = False, threads: int
         cp_openfun=prepare,
         cp_noisy=False,
         cp_reactor=reactor,
+        **({"isolation_level": None} if autocommit else {}),
     )
 
 

@@ -34,7 +34,12 @@ def are_rfc3339(texts: Sequence[str]) -> bool:
     if not (own and joined[_OWN_LENGTH - 1 :: _OWN_LENGTH] == "Z" * len(texts)):
         return all(map(is_rfc3339, texts))
     fraction = "".join(joined[place::_OWN_LENGTH] for place in range(20, _OWN_LENGTH - 1))
-    return fraction.isdigit() and all(_is_moment(second + "0Z") for second in {text[:20] for text in texts})
+    if not fraction.isdigit():
+        return False
+    seconds = {texts[0][:20]}
+    if joined.count(texts[0][:20]) < len(texts):
+        seconds = {text[:20] for text in texts}
+    return all(_is_moment(second + "0Z") for second in seconds)
 
 
 @functools.lru_cache(maxsize=256)

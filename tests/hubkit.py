@@ -49,7 +49,7 @@ class TestBackend:
     def __init__(self, folder: Path, url: str | None) -> None:
         self.real = open_backend(url, folder)
         if url is None:
-            self.connection: Any = sqlite3.connect(folder / "hub.db")
+            self.connection: Any = sqlite3.connect(folder / "hub.db", isolation_level=None)
             self.connection.execute("PRAGMA synchronous=OFF")
             self.connection.execute("PRAGMA journal_mode=MEMORY")
         else:

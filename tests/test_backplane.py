@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifyd.hub.backplane import ALL, CHUNK, Backplane, Chunk, Stream, make_chunks
+from notifyd.hub.backplane import ALL, CHUNK, Backplane, Chunk, Lines, Stream, make_chunks
 
 NAMES = ("normal", "critical", ALL)
 SIZES = st.sampled_from([1, 1_000, 30_000, CHUNK // 2, CHUNK - 1, CHUNK, 2 * CHUNK])
@@ -29,7 +29,12 @@ def batches_of(plan: list[list[tuple[str, int, int]]], end: int) -> Iterator[tup
 def publish(plane: Backplane, batch: list[tuple[int, str, bytes]], end: int) -> None:
     """Publishes events that are given one by one."""
     offsets, priorities, lines = zip(*batch, strict=True) if batch else ((), (), ())
-    plane.publish(offsets, priorities, lines, end)
+    plane.publish(joined(offsets, lines), [(priority, 1) for priority in priorities], end)
+
+
+def joined(offsets: Sequence[int], lines: Sequence[bytes]) -> Lines:
+    """Joins lines."""
+    return Lines(offsets, b"".join(line + b"\n" for line in lines), [len(line) + 1 for line in lines])
 
 
 def read_all(stream: Stream, after: int) -> bytes:
@@ -103,7 +108,7 @@ def test_listeners_get_each_chunk_as_long_as_they_listen(
 def test_chunks_are_bounded_and_hold_every_line_whole(sizes: list[int]) -> None:
     """A longer line stands by itself."""
     lines = [b"x" * size for size in sizes]
-    chunks = make_chunks(range(1, len(lines) + 1), lines)
+    chunks = make_chunks(joined(range(1, len(lines) + 1), lines))
     assert b"".join(chunk.data for chunk in chunks) == b"".join(line + b"\n" for line in lines)
     assert [offset for chunk in chunks for offset in chunk.offsets] == list(range(1, len(lines) + 1))
     assert all(len(chunk.data) <= CHUNK or len(chunk.offsets) == 1 for chunk in chunks)
@@ -118,7 +123,7 @@ def test_chunks_are_bounded_and_hold_every_line_whole(sizes: list[int]) -> None:
 def test_offsets_with_holes_are_kept_as_those_without(steps: list[int]) -> None:
     """Of a chunk whose events are not all of one stream."""
     offsets = list(accumulate(steps))
-    (chunk,) = make_chunks(offsets, [b"%d" % offset for offset in offsets])
+    (chunk,) = make_chunks(joined(offsets, [b"%d" % offset for offset in offsets]))
     assert list(chunk.offsets) == offsets
     for after in range(offsets[-1] + 2):
         start, events = chunk.behind(after)
@@ -129,10 +134,10 @@ def test_offsets_with_holes_are_kept_as_those_without(steps: list[int]) -> None:
 def test_a_batch_of_one_priority_is_joined_once() -> None:
     """Its stream and that of all events share the chunks."""
     plane = Backplane(("normal", "critical", ALL), 0, 10**7)
-    plane.publish([1, 2], ["normal", "normal"], [b"a", b"b"], 2)
+    plane.publish(joined([1, 2], [b"a", b"b"]), [("normal", 2)], 2)
     assert plane.streams["normal"].read(0) is plane.streams[ALL].read(0)
     assert plane.streams["critical"].read(0) is None
-    plane.publish([3, 4], ["normal", "critical"], [b"c", b"d"], 4)
+    publish(plane, [(3, "normal", b"c"), (4, "critical", b"d")], 4)
     assert read_all(plane.streams["normal"], 0) == b"a\nb\nc\n"
     assert read_all(plane.streams["critical"], 0) == b"d\n"
     assert read_all(plane.streams[ALL], 0) == b"a\nb\nc\nd\n"
@@ -143,9 +148,9 @@ def test_a_chunk_that_exceeds_the_memory_by_itself_is_not_kept() -> None:
     plane = Backplane(["normal"], 0, CHUNK)
     stream = plane.streams["normal"]
     reader = Reader(stream, 10)
-    plane.publish([1], ["normal"], [b"x" * CHUNK], 1)
+    publish(plane, [(1, "normal", b"x" * CHUNK)], 1)
     assert len(reader.read) == CHUNK + 1
     assert (stream.memory, stream.start, stream.end) == (0, 1, 1)
     assert stream.read(1) is None
-    plane.publish([], [], [], 5)
+    publish(plane, [], 5)
     assert stream.end == 5

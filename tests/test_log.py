@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from notifyd import event as events
 from notifyd.database import NewerSchemaError, StateError
 from notifyd.event import Event
+from notifyd.hub.entries import Entries, Entry, Kind, Position
 from notifyd.hub.log import RETRY_FIRST_S, RETRY_MOST_S
-from notifyd.hub.records import Batch, ClientRow, Entry, Position, highest
+from notifyd.hub.records import Batch, ClientRow, highest
 from tests.hubkit import T0, Hub, hello, line, payload, spooled, subscribe
 from tests.hubparts import CORRUPT, LOCKED, pending, result
 from tests.logs import Logs
@@ -31,13 +32,13 @@ def entry(offset: int, priority: str = "normal", received: float = T0, position:
         received=events.format_time(received),
         rule="hint",
     )
-    return Entry(offset, event, events.encode(event), position)
+    return Entry(offset, events.encode(event), Kind(priority), position)
 
 
 def fill(hub: Hub, *rows: tuple[str, float]) -> list[int]:
     """Stores events of these priorities and times; gives their offsets."""
     base = hub.memory.last + 1
-    batch = Batch([entry(base + n, priority, T0 + at) for n, (priority, at) in enumerate(rows)])
+    batch = Batch(Entries.of([entry(base + n, priority, T0 + at) for n, (priority, at) in enumerate(rows)]))
     result(hub.log.append(batch))
     return [each.offset for each in batch.entries]
 
@@ -82,7 +83,7 @@ def test_the_hub_remembers_its_clients_and_agents(make_hub: Callable[..., Hub]) 
     hub = make_hub()
     hub.agent(agent="ward3").send(spooled(1))
     hub.agent("t", agent="ward4").send(spooled(1))
-    result(hub.log.append(Batch([], [ClientRow("n", "normal", 5, "x")], {"ward4": True})))
+    result(hub.log.append(Batch(Entries(), [ClientRow("n", "normal", 5, "x")], {"ward4": True})))
     hub = make_hub()
     assert hub.memory.agents == {"ward3": False, "ward4": True}
     assert hub.memory.clients[0] == ClientRow("n", "normal", 5, "x")
@@ -98,7 +99,10 @@ def test_a_spool_position_is_that_of_the_last_event_of_the_batch(hub: Hub) -> No
     base = hub.memory.last
     result(
         hub.log.append(
-            Batch([entry(base + n, position=each) for n, each in enumerate(positions, 1)], positions=highest(positions))
+            Batch(
+                Entries.of([entry(base + n, position=each) for n, each in enumerate(positions, 1)]),
+                positions=highest(positions),
+            )
         )
     )
     stored = hub.execute("SELECT lane, agent, sequence FROM spool ORDER BY lane").fetchall()
@@ -146,8 +150,8 @@ def test_what_a_rule_did_to_an_event_is_stored(hub: Hub) -> None:
     """What its producer asked for, and whether it is sent; an event without either is sent."""
     base = hub.memory.last
     kept, quiet = entry(base + 1), entry(base + 2)
-    quiet.hint, quiet.suppressed = "critical", True
-    result(hub.log.append(Batch([kept, quiet])))
+    quiet.kind = Kind("normal", hint="critical", suppressed=True)
+    result(hub.log.append(Batch(Entries.of([kept, quiet]))))
     assert [(hint, bool(suppressed)) for hint, suppressed in hub.rows("hint, suppressed")] == [
         (None, False),
         ("critical", True),
@@ -162,7 +166,7 @@ def test_positions_of_what_was_dropped_are_stored_with_the_rest(hub: Hub) -> Non
     result(
         hub.log.append(
             Batch(
-                [entry(base + 1, position=Position("s", "normal", "a", 4))],
+                Entries.of([entry(base + 1, position=Position("s", "normal", "a", 4))]),
                 positions=[Position("s", "normal", "a", 5), Position("s", "critical", "a", 2)],
             )
         )
@@ -223,8 +227,8 @@ def test_a_stranger_who_writes_the_log_is_noticed(hub: Hub) -> None:
     """Rather than mistaken for an earlier attempt: two writers would give an offset twice."""
     base = hub.memory.last
     hub.writes.faults = [LOCKED]
-    waiting = pending(hub.log.append(Batch([entry(base + 1), entry(base + 2)])))
-    hub.backend.insert_events(hub.connection.cursor(), [entry(base + 5)])
+    waiting = pending(hub.log.append(Batch(Entries.of([entry(base + 1), entry(base + 2)]))))
+    hub.backend.write(hub.connection.cursor(), Batch(Entries.of([entry(base + 5)])))
     hub.connection.commit()
     hub.clock.advance(RETRY_FIRST_S)
     assert waiting[0].check(StateError)
@@ -243,7 +247,7 @@ def test_a_closed_log_takes_nothing(hub: Hub) -> None:
     """Rather than waiting for ever."""
     hub.log.close()
     with pytest.raises(StateError, match="closed"):
-        result(hub.log.append(Batch([entry(1)])))
+        result(hub.log.append(Batch(Entries.of([entry(1)]))))
 
 
 # --- retention -----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from notifyd.database import Fault, StateError
 from notifyd.hub import backend_postgresql
 from notifyd.hub.backend import open_backend
 from notifyd.hub.backend_postgresql import PostgresqlBackend
+from notifyd.hub.entries import Entries
 from notifyd.hub.readback import Page, Reader
 from notifyd.hub.records import Batch
 from tests.pglog import (
@@ -41,7 +42,7 @@ from tests.test_log import entry
 async def test_what_is_stored_is_there_at_the_next_start(postgres: Cluster, postgres_url: str) -> None:
     """Also for others, at once; the statement that reads times compares them as text."""
     async with opened(postgres_url) as first:
-        await bounded(first.append(Batch([entry(START), entry(START + 1)])))
+        await bounded(first.append(Batch(Entries.of([entry(START), entry(START + 1)]))))
         assert offsets(postgres, postgres_url) == [START, START + 1]
     again = Log(postgres_url)
     assert (await bounded(again.open())).last == START + 1
@@ -79,8 +80,8 @@ async def test_each_schema_has_a_log_of_its_own(postgres: Cluster) -> None:
     """Two hubs share a database when their users or URLs lead into two schemas."""
     one, two = postgres.fresh_url(), postgres.fresh_url()
     async with opened(one) as first, opened(two) as second:
-        await bounded(first.append(Batch([entry(START)])))
-        await bounded(second.append(Batch([entry(START + 7)])))
+        await bounded(first.append(Batch(Entries.of([entry(START)]))))
+        await bounded(second.append(Batch(Entries.of([entry(START + 7)]))))
         assert offsets(postgres, one) == [START]
         assert offsets(postgres, two) == [START + 7]
 
@@ -165,7 +166,7 @@ async def test_the_real_reader_cannot_write(postgres_url: str) -> None:
 async def test_a_page_sees_one_state_of_the_log(postgres: Cluster, postgres_url: str) -> None:
     """What expires between its statements is not missed in silence."""
     async with opened(postgres_url) as made:
-        await bounded(made.append(Batch([entry(START + n) for n in range(5)])))
+        await bounded(made.append(Batch(Entries.of([entry(START + n) for n in range(5)]))))
         reader = Reader(made.backend, reactor)
 
         def look(cursor: Any) -> int:

@@ -18,6 +18,7 @@ from twisted.internet.protocol import Factory, Protocol
 from notifyd import postgresql
 from notifyd.database import StateError
 from notifyd.hub.backend_postgresql import PostgresqlBackend
+from notifyd.hub.entries import Entries
 from notifyd.hub.readback import Reader
 from notifyd.hub.records import Batch
 from tests.pglog import (
@@ -43,7 +44,7 @@ async def test_a_server_that_was_restarted_needs_no_restart_of_the_hub(
         reader = Reader(made.backend, reactor)
         for n, end in enumerate((postgres.stop, lambda: postgres.stop("immediate"), postgres.kill)):
             end()
-            storing = Deferred.fromCoroutine(made.append(Batch([entry(START + n)])))
+            storing = Deferred.fromCoroutine(made.append(Batch(Entries.of([entry(START + n)]))))
             while not made.away:
                 await turn()
             postgres.start()
@@ -79,11 +80,11 @@ async def test_a_commit_whose_answer_was_lost_is_not_repeated(
     """Whether it had reached the server or not, and whether the server knows that its client is gone."""
     proxy, url = proxied
     async with opened(url) as made:
-        await bounded(made.append(Batch([entry(START)])))
+        await bounded(made.append(Batch(Entries.of([entry(START)]))))
         setattr(proxy, way, at(b"COMMIT", reached))
         proxy.keeps = keeps
-        await bounded(made.append(Batch([entry(START + n) for n in (1, 2)])))
-        await bounded(made.append(Batch([entry(START + 3)])))
+        await bounded(made.append(Batch(Entries.of([entry(START + n) for n in (1, 2)]))))
+        await bounded(made.append(Batch(Entries.of([entry(START + 3)]))))
         assert proxy.cuts == 1
         assert made.backend.sessions == 2
     assert offsets(postgres, postgres_url) == [START + n for n in range(4)]
@@ -111,7 +112,7 @@ async def test_wherever_a_connection_is_cut_each_event_is_stored_once(
             setattr(proxy, way, within(number, part))
             for size in (3, 1):
                 new = [START + len(expected) + n for n in range(size)]
-                await bounded(made.append(Batch([entry(each) for each in new])))
+                await bounded(made.append(Batch(Entries.of([entry(each) for each in new]))))
                 expected += new
     await proxy.close()
     assert offsets(postgres, url) == expected
@@ -124,9 +125,9 @@ async def test_a_frozen_server_costs_the_connection_after_a_while(
     """An answer is not waited for without an end; once the server goes on, so does the log."""
     monkeypatch.setattr(PostgresqlBackend, "answer_timeout_s", 0.1)
     async with opened(postgres_url) as made:
-        await bounded(made.append(Batch([entry(START)])))
+        await bounded(made.append(Batch(Entries.of([entry(START)]))))
         postgres.freeze()
-        storing = Deferred.fromCoroutine(made.append(Batch([entry(START + 1)])))
+        storing = Deferred.fromCoroutine(made.append(Batch(Entries.of([entry(START + 1)]))))
         while not made.away:
             await turn()
         postgres.thaw()
@@ -143,7 +144,7 @@ async def test_closing_does_not_wait_for_a_frozen_server(postgres: Cluster, post
     select = "SELECT 1"
     await bounded(readers.runQuery(select))
     postgres.freeze()
-    storing = Deferred.fromCoroutine(made.append(Batch([entry(START)])))
+    storing = Deferred.fromCoroutine(made.append(Batch(Entries.of([entry(START)]))))
     reading = readers.runQuery(select)
     while not (made._pool._begun and readers._begun):
         await turn()
@@ -166,7 +167,7 @@ async def test_a_session_that_ended_while_it_was_idle_is_no_outage(
     async with opened(postgres_url) as made:
         for n, restart in enumerate((postgres.restart, lambda: (postgres.kill(), postgres.start()))):
             restart()
-            await bounded(made.append(Batch([entry(START + n)])))
+            await bounded(made.append(Batch(Entries.of([entry(START + n)]))))
     assert offsets(postgres, postgres_url) == [START, START + 1]
     assert [text for text in logged.text() if "database can" in text] == []
 

@@ -11,6 +11,7 @@ from twisted.internet import reactor
 
 from notifyd.database import StateError
 from notifyd.hub.backend import SqliteBackend
+from notifyd.hub.entries import Entries
 from notifyd.hub.log import EventLog
 from notifyd.hub.readback import Page, Reader
 from notifyd.hub.records import Batch
@@ -52,7 +53,7 @@ async def test_what_is_stored_is_synced_and_there_at_the_next_start(tmp_path: Pa
     memory = await log.open()
     assert await log._interact(lambda cursor, _: cursor.execute("PRAGMA synchronous").fetchone()[0]) == 2
     assert await log._interact(lambda cursor, _: cursor.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
-    await log.append(Batch([entry(memory.last + 1)]))
+    await log.append(Batch(Entries.of([entry(memory.last + 1)])))
     with sqlite3.connect(tmp_path / "hub.db") as other:
         assert other.execute("SELECT count(*) FROM event").fetchone() == (1,)
     other.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from notifyd.hub.records import Position
+from notifyd.hub.entries import Position
 from notifyd.hub.spools import Spools
 from tests.hubparts import pending
 

@@ -86,7 +86,7 @@ def test_lines_are_decoded_together_as_each_would_be(some: list[bytes]) -> None:
     together = events.decode_all(some)
     if together is not None:
         assert [events.encode(event) for event in together] == [outcome(line) for line in some]
-        assert events.encode_all(together) == [events.encode(event) for event in together]
+        assert events.encode_all(together) == events.join_lines([events.encode(event) for event in together])
 
 
 @pytest.mark.parametrize("size", [100, 2_000, 60_000])
@@ -100,7 +100,7 @@ def test_usual_lines_are_decoded_together_whatever_their_length(size: int) -> No
 def test_white_space_between_values_does_not_tear_lines() -> None:
     """A line end in data, which a database's answer may bring, is seen: such events are encoded one by one."""
     event = Event(id="1", source="/a", type="t", data=events.Raw(b'{"a":\n1}'))
-    assert events.encode_all([event, event]) == [events.encode(event)] * 2
+    assert events.encode_all([event, event]) == events.join_lines([events.encode(event)] * 2)
 
 
 @given(st.lists(st.sampled_from(TIMES) | st.text(max_size=28), max_size=6))

@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 from notifyd import config, database
 from notifyd.database import Fault, FolderLock, StateError, interact
 from notifyd.hub.bulk import BulkInsert, read_bulk
-from notifyd.hub.records import Entry, Found
-from notifyd.hub.statements import SQLITE_MIGRATIONS
+from notifyd.hub.records import Batch, Found
+from notifyd.hub.statements import SQLITE_MIGRATIONS, write_rest
 
 T = TypeVar("T")
 
@@ -63,8 +63,8 @@ class Backend(Protocol):
     def sql(self, text: str) -> str:
         """Gives a statement, whose parameters are written ``?``, as the driver wants it."""
 
-    def insert_events(self, cursor: Any, entries: Sequence[Entry]) -> None:
-        """Inserts events, at least one, in the quickest way; before anything else of their transaction."""
+    def write(self, cursor: Any, batch: Batch) -> None:
+        """Writes a batch, in the quickest way; the caller commits afterwards."""
 
     def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int) -> Found:
         """Reads events that meet a condition, in order, up to about ``size`` characters of lines, or ``page_rows``."""
@@ -163,7 +163,7 @@ class SqliteBackend:
 
     def open_writer(self, reactor: Any) -> Any:
         """Gives the pool that writes; one thread keeps interactions in order."""
-        return database.open_pool(self.path, reactor=reactor)
+        return database.open_pool(self.path, reactor=reactor, autocommit=True)
 
     def open_reader(self, reactor: Any, threads: int) -> Any:
         """Gives a pool that can only read."""
@@ -194,9 +194,10 @@ class SqliteBackend:
         """Statements are written for it."""
         return text
 
-    def insert_events(self, cursor: Any, entries: Sequence[Entry]) -> None:
-        """Inserts all rows with one statement, during which Python's other threads go on."""
-        self._bulk.insert(cursor, entries)
+    def write(self, cursor: Any, batch: Batch) -> None:
+        """Writes what is in most batches with one statement, during which Python's other threads go on."""
+        self._bulk.write(cursor, batch)
+        write_rest(cursor, self, batch)
 
     def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int) -> Found:
         """Reads events with one statement, during which Python's other threads go on."""

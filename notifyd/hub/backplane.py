@@ -6,8 +6,8 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from itertools import accumulate, compress
-from typing import Protocol
+from itertools import accumulate, chain, compress, pairwise, repeat
+from typing import NamedTuple, Protocol
 
 CHUNK = 64 * 1024
 """Bytes of lines that are joined to one chunk: what a subscriber is sent at once. One that is slow copies nothing, but
@@ -48,21 +48,35 @@ class Chunk:
         return len(self.data) - len(self.data.split(b"\n", index)[index]), len(self.offsets) - index
 
 
-def make_chunks(offsets: Sequence[int], lines: Sequence[bytes]) -> list[Chunk]:
-    """Joins lines (without line ends) to chunks of at most :data:`CHUNK` bytes, a longer line by itself."""
-    if not lines:
+class Lines(NamedTuple):
+    """Lines of events, joined, each with its LF; their offsets, which ascend, and the bytes of each."""
+
+    offsets: Sequence[int]
+    data: bytes
+    sizes: Sequence[int]
+
+    def only(self, wanted: Sequence[bool]) -> Lines:
+        """Gives those that are wanted."""
+        sizes = list(compress(self.sizes, wanted))
+        places = compress(pairwise(accumulate(self.sizes, initial=0)), wanted)
+        data = b"".join([self.data[start:end] for start, end in places])
+        return Lines(list(compress(self.offsets, wanted)), data, sizes)
+
+
+def make_chunks(lines: Lines) -> list[Chunk]:
+    """Cuts lines into chunks of at most :data:`CHUNK` bytes, a longer line by itself."""
+    offsets, data, sizes = lines
+    if not sizes:
         return []
-    if sum(map(len, lines)) + len(lines) <= CHUNK:
-        return [Chunk(offsets, b"\n".join((*lines, b"")))]
-    sizes = list(accumulate(map(len, lines)))
-    places = range(len(lines))
+    if len(data) <= CHUNK:
+        return [Chunk(offsets, data)]
+    ends = list(accumulate(sizes))
     chunks: list[Chunk] = []
-    start = size = 0
-    while start < len(lines):
-        stop = bisect_right(places, size + CHUNK, start, key=lambda index: sizes[index] + index + 1)
-        stop = max(stop, start + 1)
-        chunks.append(Chunk(offsets[start:stop], b"\n".join((*lines[start:stop], b""))))
-        start, size = stop, sizes[stop - 1] + stop
+    start = place = 0
+    while start < len(ends):
+        stop = max(bisect_right(ends, place + CHUNK, start), start + 1)
+        chunks.append(Chunk(offsets[start:stop], data[place : ends[stop - 1]]))
+        start, place = stop, ends[stop - 1]
     return chunks
 
 
@@ -136,22 +150,21 @@ class Backplane:
     def __init__(self, streams: Sequence[str], end: int, stream_memory: int) -> None:
         self.streams = {name: Stream(name, end, stream_memory) for name in streams}
 
-    def publish(self, offsets: Sequence[int], priorities: Sequence[str], lines: Sequence[bytes], end: int) -> None:
-        """Publishes a stored batch; its events are given by columns, in the order of their offsets.
+    def publish(self, lines: Lines, runs: Sequence[tuple[str, int]], end: int) -> None:
+        """Publishes a stored batch.
 
         Args:
-            offsets: ascending.
-            priorities: as many.
-            lines: as many, without line ends.
+            lines: of its events.
+            runs: their priorities, and how many in a row have each.
             end: the last offset of the batch, also of what is sent to nobody.
         """
-        chunks = {ALL: make_chunks(offsets, lines)}
-        kinds = set(priorities)
+        chunks = {ALL: make_chunks(lines)}
+        kinds = {priority for priority, _ in runs}
         for kind in kinds:
             if len(kinds) == 1:
                 chunks[kind] = chunks[ALL]  # the usual case: the same objects
             else:
-                mine = [priority == kind for priority in priorities]
-                chunks[kind] = make_chunks(list(compress(offsets, mine)), list(compress(lines, mine)))
+                wanted = chain.from_iterable(repeat(priority == kind, count) for priority, count in runs)
+                chunks[kind] = make_chunks(lines.only(list(wanted)))
         for name, stream in self.streams.items():
             stream.publish(chunks.get(name, ()), end)

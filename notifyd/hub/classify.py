@@ -77,9 +77,12 @@ class Classifier:
     def classify_all(self, drafts: Sequence[Draft]) -> list[Decision]:
         """Decides about each event, at less cost than one after the other."""
         rules = self._rules
+        numbers = self._tree.first_all(drafts)
+        if len(set(numbers)) == 1 and numbers[0] >= 0 and (decision := rules[numbers[0]].decision):
+            return [decision] * len(numbers)
         return [
             (rules[number].decision or rules[number].decide(draft)) if number >= 0 else self._without_rule(draft)
-            for number, draft in zip(self._tree.first_all(drafts), drafts, strict=True)
+            for number, draft in zip(numbers, drafts, strict=True)
         ]
 
     def explain(self, draft: Draft) -> Explanation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from notifyd.conditions import ABSENT, Pattern, Where, shown
@@ -55,3 +56,13 @@ def value_at(draft: Draft, steps: tuple[str, ...]) -> Any:
             return value if value is ABSENT else draft.value(steps)
         value = value.get(step, ABSENT)
     return value
+
+
+def values_at(drafts: Sequence[Draft], steps: tuple[str, ...]) -> list[Any]:
+    """Gives what :func:`value_at` gives for each, quicker where the data of all has been parsed and is alike."""
+    values: list[Any] = [draft.parsed for draft in drafts]
+    for step in steps:
+        if set(map(type, values)) != {dict}:
+            return [value_at(draft, steps) for draft in drafts]
+        values = [value.get(step, ABSENT) for value in values]
+    return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -11,9 +11,7 @@ from msgspec import UNSET, Raw
 from notifyd import event as events
 from notifyd.conditions import ABSENT
 from notifyd.event import HINTS, Event
-
-if TYPE_CHECKING:
-    from notifyd.hub.records import Position  # which names windows, and these drafts
+from notifyd.hub.entries import Position
 
 _encode = msgspec.json.Encoder().encode
 

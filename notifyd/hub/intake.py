@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import lt
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import UNSET
 from twisted.logger import Logger
@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from notifyd import event as events
 from notifyd.event import HINTS, Event, NotAcceptableError, Priority
 from notifyd.hub.draft import Draft
-from notifyd.hub.records import Entry, Position
+from notifyd.hub.entries import Entry, Kind, Position
 from notifyd.hub.spools import Spool
 
 MAX_SEQUENCE = 2**63 - 1
@@ -157,13 +157,14 @@ def read_position(event: Event, spool: Spool, agent: str) -> Position:
 
 def read_sequences(found: Sequence[Event]) -> list[int] | None:
     """Gives the sequences of a spool's events, at least one; None where one is none, or has to be looked at closely."""
-    texts = [event.sequence for event in found]
+    texts: list[Any] = [event.sequence for event in found]
     if UNSET in texts:
         return None
-    digits = "".join(texts)  # type: ignore[arg-type]  # none is UNSET
-    if not (digits.isascii() and digits.isdigit() and "" not in texts and len(max(texts, key=len)) <= MOST_DIGITS):  # type: ignore[arg-type]  # as above
+    digits = "".join(texts)
+    sizes = set(map(len, texts))
+    if not (digits.isascii() and digits.isdigit() and min(sizes) > 0 and max(sizes) <= MOST_DIGITS):
         return None
-    numbers = list(map(int, texts))  # type: ignore[arg-type]  # as above
+    numbers = list(map(int, texts))
     return numbers if max(numbers) <= MAX_SEQUENCE else None
 
 
@@ -182,4 +183,5 @@ def rejected_entry(offset: int, line: bytes, reason: str, received: str, positio
         reason=reason,
         data=events.raw_data(events.quote_line(line)),
     )
-    return Entry(offset, event, events.encode(event), position)
+    kind = Kind(Priority.ERROR.value, agent=None if position is None else position.agent)
+    return Entry(offset, events.encode(event), kind, position)

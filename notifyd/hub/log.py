@@ -12,9 +12,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from notifyd.database import Fault, NewerSchemaError, StateError, in_one_line
+from notifyd.event import read_columns
 from notifyd.hub import statements
 from notifyd.hub.backend import Backend, ask
-from notifyd.hub.records import Batch, Entry, Memory, highest
+from notifyd.hub.entries import Entries, Entry
+from notifyd.hub.records import Batch, Memory, highest
 
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
@@ -97,20 +99,20 @@ class EventLog:
 
     async def _append_halves(self, batch: Batch, error: Exception) -> None:
         """Finds the entry that the database refuses by halving the batch around it."""
-        entries = batch.entries
+        entries = list(batch.entries)
         if len(entries) > 1:
             middle = len(entries) // 2
             # Positions go with their events: between the two halves the hub may be killed.
             first_positions = highest(entry.position for entry in entries[:middle] if entry.position is not None)
-            first = Batch(entries[:middle], positions=first_positions)
-            second = replace(batch, entries=entries[middle:])
+            first = Batch(Entries.of(entries[:middle]), positions=first_positions)
+            second = replace(batch, entries=Entries.of(entries[middle:]))
             await self.append(first)
             await self.append(second)
-            entries[:] = first.entries + second.entries
+            batch.entries = Entries.of((*first.entries, *second.entries))
         elif entries and not _is_refusal(entries[0]):
             words = in_one_line(error)
             self.log.error("The database refuses an event: {error}", error=words, offset=entries[0].offset)
-            entries[0] = self._refused(entries[0], f"the database refuses it: {words}")
+            batch.entries = Entries.of([self._refused(entries[0], f"the database refuses it: {words}")])
             await self.append(batch)
         else:
             reason = f"refuses what every database takes: {in_one_line(error)}"
@@ -185,4 +187,5 @@ class EventLog:
 
 
 def _is_refusal(entry: Entry) -> bool:
-    return entry.event.source == "/hub/ingest" and entry.event.type == "notifyd.rejected"
+    event = read_columns(entry.line)
+    return (event.source, event.type) == ("/hub/ingest", "notifyd.rejected")

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from notifyd import event as events
 from notifyd.database import StateError
 from notifyd.event import Event
-from notifyd.hub.backplane import Backplane
+from notifyd.hub.backplane import Backplane, Lines
 from notifyd.hub.clients import Clients
 from notifyd.hub.draft import Draft
 from notifyd.hub.enrich import Enricher
@@ -253,13 +253,11 @@ class Pipeline:
         if not entries:
             return
         self.stored += len(entries)
-        sent = [entry for entry in entries if not entry.suppressed]
-        self._backplane.publish(
-            [entry.offset for entry in sent],
-            [str(entry.event.priority) for entry in sent],
-            [entry.line for entry in sent],
-            entries[-1].offset,
-        )
+        lines, runs = Lines(entries.offsets, entries.data, entries.sizes), entries.runs
+        if any(kind.suppressed for kind, _ in runs):
+            lines = lines.only([not kind.suppressed for kind in entries.kinds])
+            runs = [(kind, count) for kind, count in runs if not kind.suppressed]
+        self._backplane.publish(lines, [(kind.priority, count) for kind, count in runs], entries.last)
 
     def _acknowledge(self, parcels: Sequence[Parcel]) -> None:
         by_producer: dict[int, list[Parcel]] = {}

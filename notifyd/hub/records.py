@@ -1,4 +1,4 @@
-"""What the log holds, as the hub's other parts give it and get it: entries, positions, clients, windows."""
+"""What the log holds, as the hub's other parts give it and get it: batches, clients, what was found."""
 
 from __future__ import annotations
 
@@ -6,47 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import msgspec
-
-from notifyd.event import Event
+from notifyd.hub.entries import Entries, Position
 from notifyd.hub.windows import WindowRow
-
-
-class Position(msgspec.Struct, frozen=True, gc=False):
-    """How far a spool's lane has come: set when the event that carries it is stored, or dropped by a rule."""
-
-    spool: str
-    lane: str
-    agent: str
-    sequence: int
-
-
-class Entry(msgspec.Struct, gc=False):
-    """An event that is about to be stored.
-
-    Attributes:
-        offset: its place in the log.
-        event: as it is sent, with ``offset``, ``received``, ``priority`` and ``rule``.
-        line: the same, encoded.
-        position: what its storing says about its spool.
-        hint: the priority that its producer gave it.
-        suppressed: whether it repeats another and is sent to nobody.
-    """
-
-    offset: int
-    event: Event
-    line: bytes
-    position: Position | None = None
-    hint: str | None = None
-    suppressed: bool = False
-
-    def row(self) -> tuple[object, ...]:
-        """Gives the columns of table ``event``."""
-        event, position = self.event, self.position
-        return (
-            self.offset, event.id, event.source, event.type, event.priority, event.time, event.received,
-            None if position is None else position.agent, event.rule, self.line.decode(), self.hint, self.suppressed,
-        )  # fmt: skip
 
 
 class ClientRow(NamedTuple):
@@ -66,7 +27,7 @@ class Batch:
     rule has discarded, which are dealt with and must not come again.
     """
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: Entries = field(default_factory=Entries)
     clients: Sequence[ClientRow] = ()
     agents: dict[str, bool] = field(default_factory=dict)  # name to whether it is lost
     positions: Sequence[Position] = ()

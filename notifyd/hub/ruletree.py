@@ -7,10 +7,11 @@ steps is grown as events need it, and remembered by what stood in the events.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from notifyd.conditions import ABSENT
 from notifyd.config_hub import HubRule
-from notifyd.hub.conditions import value_at
+from notifyd.hub.conditions import value_at, values_at
 from notifyd.hub.draft import Draft
 from notifyd.hub.rulesets import Key, Patterns, Place, Shape, places_of
 
@@ -51,11 +52,14 @@ class RuleTree:
 
     def first_all(self, drafts: Sequence[Draft]) -> list[int]:
         """Gives what :meth:`first` gives for each."""
-        nodes = list(map(self._start, drafts))
+        alike = len({draft.event.type for draft in drafts}) == len({draft.event.source for draft in drafts}) == 1
+        nodes = [self._start(drafts[0])] * len(drafts) if alike else list(map(self._start, drafts))
         if any(node.place for node in set(nodes)):
             asked = [draft for draft, node in zip(drafts, nodes, strict=True) if node.place and draft.parsed is None]
             if asked:
                 Draft.parse_all(asked)
+        if alike:
+            nodes = [self._descend_together(nodes[0], drafts)] * len(drafts)
         return list(map(self._descend, nodes, drafts))
 
     def _start(self, draft: Draft) -> _Node:
@@ -69,18 +73,33 @@ class RuleTree:
             more = self._learn(self._sources, self._by_source, event.source)
         return self._roots.get(alive & more) or self._root(alive & more)
 
+    def _descend_together(self, node: _Node, drafts: Sequence[Draft]) -> _Node:
+        """Goes down as far as all take the same way."""
+        while (place := node.place) is not None:
+            values = values_at(drafts, place.steps)
+            kinds = set(map(type, values))
+            if kinds != {str} and kinds != {type(ABSENT)}:
+                break
+            children = {self._child(node, place, value) for value in set(values)}
+            if len(children) > 1:
+                break
+            (node,) = children
+        return node
+
     def _descend(self, node: _Node, draft: Draft) -> int:
         while (place := node.place) is not None:
-            value = value_at(draft, place.steps)
-            if type(value) is str:
-                child = node.children.get(value)
-                if child is None and place.texts is not None and value not in place.texts:
-                    child = node.otherwise  # no rule asks for it
-                node = child or self._branch(node, place, value)
-            else:
-                key = None if value is ABSENT else place.key(value)
-                node = node.children.get(key) or self._branch(node, place, key)
+            node = self._child(node, place, value_at(draft, place.steps))
         return node.rule
+
+    def _child(self, node: _Node, place: Place | Shape, value: Any) -> _Node:
+        """Gives the node below ``node`` for a value."""
+        if type(value) is str:
+            child = node.children.get(value)
+            if child is None and place.texts is not None and value not in place.texts:
+                child = node.otherwise  # no rule asks for it
+            return child or self._branch(node, place, value)
+        key = None if value is ABSENT else place.key(value)
+        return node.children.get(key) or self._branch(node, place, key)
 
     def _learn(self, known: dict[str, int], patterns: Patterns, text: str) -> int:
         holding = patterns.holding(text, self._every)

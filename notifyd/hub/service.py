@@ -14,17 +14,18 @@ from notifyd.config_hub import HubConfig
 from notifyd.daemon import Daemon, DaemonOptions, share_interpreter, spare_collector, use_monotonic_clock
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_server, is_exposed
+from notifyd.event import read_columns
 from notifyd.hub.agents import AgentWatch
 from notifyd.hub.backend import open_backend
 from notifyd.hub.backplane import Backplane
 from notifyd.hub.clients import Clients
+from notifyd.hub.entries import Entry
 from notifyd.hub.filtering import load_filter
 from notifyd.hub.ingest import IngestFactory
 from notifyd.hub.intake import Counters, Intake, rejected_entry
 from notifyd.hub.log import EventLog
 from notifyd.hub.pipeline import Pipeline
 from notifyd.hub.readback import Reader
-from notifyd.hub.records import Entry
 from notifyd.hub.retention import Retention
 from notifyd.hub.settle import Settler
 from notifyd.hub.spools import Spools
@@ -221,7 +222,7 @@ class HubDaemon(Daemon):
 
 
 def _refused(entry: Entry, reason: str) -> Entry:
-    return rejected_entry(entry.offset, entry.line, reason, str(entry.event.received), entry.position)
+    return rejected_entry(entry.offset, entry.line, reason, read_columns(entry.line).received, entry.position)
 
 
 def _shown(address: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -15,9 +15,10 @@ from notifyd.event import HINTS, Event, Priority
 from notifyd.hub.attributes import add_attributes
 from notifyd.hub.classify import Classifier, Decision
 from notifyd.hub.draft import Draft
+from notifyd.hub.entries import Entry, Kind
 from notifyd.hub.filtering import Outcome, reason_of
 from notifyd.hub.intake import Counters, Refusal, rejected_entry
-from notifyd.hub.records import Batch, Entry
+from notifyd.hub.records import Batch
 from notifyd.hub.suppress import Suppressor
 from notifyd.hub.unclassified import Unclassified
 from notifyd.hub.windows import Summary
@@ -92,37 +93,35 @@ class Settler:
             return False
         drafts: Sequence[Draft] = items  # type: ignore[assignment]  # as was just seen
         asked = list(map(_priority_of, drafts))
-        data = [draft.event.data for draft in drafts]
+        given = [draft.event.data for draft in drafts]
         try:
             decisions = self._classifier.classify_all(drafts)
-            kinds = {id(decision): decision for decision in decisions}.values()
-            if any(decision.drop for decision in kinds):
+            distinct = {id(decision): decision for decision in decisions}.values()
+            if any(decision.drop for decision in distinct):
                 return False
-            lines = self._write_all(drafts, decisions)
-            if any(decision.attributes for decision in kinds):
-                lines = list(map(with_attributes, lines, drafts, decisions))
-            if drafts and len(max(lines, key=len)) > wire.MAX_HUB_LINE:
-                lines = [shortened(*each) for each in zip(lines, drafts, decisions, strict=True)]
+            stamp_all(drafts, decisions, self.last + 1)
+            data, sizes = events.encode_all(list(map(_event_of, drafts)))
+            if any(decision.attributes for decision in distinct) or max(sizes, default=0) > wire.MAX_HUB_LINE:
+                lines = [events.encode(draft.event) for draft in drafts]
+                lines = list(map(shortened, map(with_attributes, lines, drafts, decisions), drafts, decisions))
+                data, sizes = events.join_lines(lines)
         except Exception:  # noqa: BLE001 - it will come again, and cost one event's priority, not the hub
-            for draft, priority, given in zip(drafts, asked, data, strict=True):
-                draft.event.priority, draft.event.data = priority, given
+            for draft, priority, old in zip(drafts, asked, given, strict=True):
+                draft.event.priority, draft.event.data = priority, old
             return False
-        hints = list(map(_HINT_OF.get, asked))
-        numbers = range(self.last + 1, self.last + 1 + len(drafts))
-        batch.entries += map(Entry, numbers, map(_event_of, drafts), lines, map(_position_of, drafts), hints)
+        positions = list(map(_position_of, drafts))
+        agents = [None if position is None else position.agent for position in positions]
+        if len(distinct) == len(set(asked)) == len(set(agents)) == 1:
+            kinds: Kind | Iterator[Kind] = Kind(decisions[0].word, _HINT_OF.get(asked[0]), agents[0])
+        else:
+            kinds = map(Kind, [each.word for each in decisions], map(_HINT_OF.get, asked), agents)
+        batch.entries.extend(self.last + 1, data, sizes, kinds, positions)
         self.last += len(drafts)
-        if any(is_unclassified(decision) for decision in kinds):
+        if any(is_unclassified(decision) for decision in distinct):
             for draft, decision in zip(drafts, decisions, strict=True):
                 if is_unclassified(decision):
                     self._unclassified.tell(draft.event, decision.reason)
         return True
-
-    def _write_all(self, drafts: Sequence[Draft], decisions: Sequence[Decision]) -> list[bytes]:
-        """Completes events, whose offsets follow the last one, and gives their lines, as yet without attributes."""
-        offsets = map(str, range(self.last + 1, self.last + 1 + len(drafts)))
-        for each in zip(drafts, decisions, offsets, strict=True):
-            stamp(*each)
-        return events.encode_all(list(map(_event_of, drafts)))
 
     def end_windows(self, until_s: float, batch: Batch) -> None:
         """Adds what tells of the windows of repeats that have ended; no event received before may wait."""
@@ -164,7 +163,9 @@ class Settler:
         offset = self.last + 1
         stamp(draft, decision, str(offset))
         line = shortened(with_attributes(events.encode(draft.event), draft, decision), draft, decision)
-        batch.entries.append(Entry(offset, draft.event, line, draft.position, hint, suppressed))
+        agent = None if draft.position is None else draft.position.agent
+        kind = Kind(decision.word, hint, agent, suppressed)
+        batch.entries.append(Entry(offset, line, kind, draft.position))
         self.last = offset
 
     def _tell(self, summary: Summary, received: str, batch: Batch) -> None:
@@ -202,6 +203,19 @@ def stamp(draft: Draft, decision: Decision, offset: str) -> None:
         event.reason = decision.reason
     if draft.is_changed:
         draft.write_data()
+
+
+def stamp_all(drafts: Sequence[Draft], decisions: Sequence[Decision], first: int) -> None:
+    """Completes events, whose offsets begin with ``first``: what most of them lack without asking for the rest."""
+    for draft, decision, offset in zip(drafts, decisions, map(str, range(first, first + len(drafts))), strict=True):
+        event = draft.event
+        if event.specversion is UNSET or event.time is UNSET or decision.reason or draft.own or draft.is_changed:
+            stamp(draft, decision, offset)
+            continue
+        event.offset = offset
+        event.priority = decision.word
+        event.received = draft.received
+        event.rule = decision.rule
 
 
 def with_attributes(line: bytes, draft: Draft, decision: Decision) -> bytes:

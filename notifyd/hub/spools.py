@@ -8,7 +8,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from notifyd.event import LANES
-from notifyd.hub.records import Position
+from notifyd.hub.entries import Position
 
 
 class Speaker(Protocol):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from notifyd.database import StateError, migrate
 from notifyd.hub.records import Batch, ClientRow, Memory
@@ -121,11 +119,11 @@ _PUT_WINDOW = (
 )
 
 
-_PUT_POSITION = (
+PUT_POSITION = (
     "INSERT INTO spool (spool, lane, agent, sequence) VALUES (?, ?, ?, ?) ON CONFLICT (spool, lane)"
     " DO UPDATE SET agent = excluded.agent, sequence = excluded.sequence WHERE excluded.sequence > spool.sequence"
 )
-_PUT_CLIENT = (
+PUT_CLIENT = (
     "INSERT INTO subscriber (name, stream, acked, seen) VALUES (?, ?, ?, ?) ON CONFLICT (name)"
     " DO UPDATE SET acked = excluded.acked, seen = excluded.seen"
 )
@@ -151,7 +149,7 @@ def write(cursor: Any, backend: Backend, batch: Batch, again: bool) -> None:
     """Stores a batch.
 
     Args:
-        cursor: in a transaction that is committed afterwards.
+        cursor: its transaction is committed afterwards.
         backend: of the database.
         batch: what is stored; offsets ascend, and are above all that is stored.
         again: whether it may be there already: an earlier attempt was committed, but its answer was lost.
@@ -161,25 +159,39 @@ def write(cursor: Any, backend: Backend, batch: Batch, again: bool) -> None:
     """
     if again and batch.entries and _is_stored(cursor, batch):
         return
-    if batch.entries:
-        backend.insert_events(cursor, batch.entries)
+    backend.write(cursor, batch)
+
+
+def write_states(cursor: Any, backend: Backend, batch: Batch) -> None:
+    """Writes the positions of spools and of clients that come with a batch."""
+    positions = [(each.spool, each.lane, each.agent, each.sequence) for each in batch.positions]
+    _execute_many(cursor, backend, ((PUT_POSITION, positions), (PUT_CLIENT, batch.clients)))
+
+
+def write_rest(cursor: Any, backend: Backend, batch: Batch) -> None:
+    """Writes what seldom comes with a batch: whether agents are lost, and windows of repeats."""
     changed, ended = batch.windows
-    for statement, rows in (
-        (_PUT_POSITION, [msgspec.structs.astuple(each) for each in batch.positions]),
-        (_PUT_CLIENT, batch.clients),
+    statements = (
         (_PUT_AGENT, [(agent, int(lost)) for agent, lost in batch.agents.items()]),
         (_PUT_WINDOW, changed),
         ('DELETE FROM suppression WHERE "offset" = ?', [(offset,) for offset in ended]),
-    ):
+    )
+    _execute_many(cursor, backend, statements)
+
+
+def _execute_many(
+    cursor: Any, backend: Backend, statements: Iterable[tuple[str, Sequence[tuple[object, ...]]]]
+) -> None:
+    for statement, rows in statements:
         if rows:
             cursor.executemany(backend.sql(statement), list(rows))
 
 
 def _is_stored(cursor: Any, batch: Batch) -> bool:
     newest = cursor.execute('SELECT max("offset") FROM event').fetchone()[0]
-    if newest is None or newest < batch.entries[0].offset:
+    if newest is None or newest < batch.entries.first:
         return False
-    if newest != batch.entries[-1].offset:
+    if newest != batch.entries.last:
         raise StateError("another hub has written to the event log: only one may")
     return True
 
