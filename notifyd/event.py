@@ -12,12 +12,11 @@ import json
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from notifyd.times import are_rfc3339
 from notifyd.times import format_time as format_time  # for whoever deals with events
 from notifyd.times import is_rfc3339 as is_rfc3339
 from notifyd.times import parse_time as parse_time
@@ -70,46 +69,23 @@ class Event(msgspec.Struct, kw_only=True, gc=False):
     data_base64: Raw | UnsetType = UNSET
 
 
-class _ExtendedEvent(Event, kw_only=True, gc=False):
+class ExtendedEvent(Event, kw_only=True, gc=False):
     """An event with attributes that the hub does not know, or with known ones of unusual types."""
 
     extensions: dict[str, Raw]
 
 
-class _Strict(Event, forbid_unknown_fields=True, gc=False):
+class StrictEvent(Event, forbid_unknown_fields=True, gc=False):
     """What the fast decoder takes: only known attributes, each of its own type."""
-
-
-_Text = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class _Plain(_Strict, kw_only=True, gc=False):
-    """What is decoded in bulk: none of the hub's own attributes, which no text without a NUL can be a value of here.
-
-    Of what is the same in most events no copy is made.
-    """
-
-    id: _Text
-    source: _Text
-    type: _Text
-
-    specversion: Literal["1.0"] | UnsetType = UNSET
-    priority: Literal["normal", "important", "critical"] | UnsetType = UNSET
-    offset: Literal["\0"] | UnsetType = UNSET
-    received: Literal["\0"] | UnsetType = UNSET
-    rule: Literal["\0"] | UnsetType = UNSET
-    reason: Literal["\0"] | UnsetType = UNSET
 
 
 _OPEN_BRACE = ord("{")
 _FIELDS = frozenset(field for field in Event.__struct_fields__)
 _HUB_ATTRIBUTES = frozenset({"offset", "received", "rule", "reason"})
 _RAW_ATTRIBUTES = frozenset({"subject", "datacontenttype", "dataschema", "data", "data_base64"})
-_decode_strict = msgspec.json.Decoder(_Strict).decode
-_decode_plain = msgspec.json.Decoder(_Plain).decode
+_decode_strict = msgspec.json.Decoder(StrictEvent).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_any = msgspec.json.Decoder().decode
-_decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _encoder = msgspec.json.Encoder()
 
@@ -141,7 +117,7 @@ def decode(line: bytes) -> Event:
         line.decode()
     except UnicodeDecodeError as error:
         raise NotAcceptableError(f"invalid UTF-8 at byte {error.start}") from None
-    if _may_be_deep(line) and _nesting(line) > MAX_NESTING:
+    if may_be_deep(line) and _nesting(line) > MAX_NESTING:
         raise NotAcceptableError(f"nested deeper than {MAX_NESTING} levels")
     event: Event
     try:
@@ -160,35 +136,7 @@ def decode(line: bytes) -> Event:
     return event
 
 
-def decode_all(lines: Sequence[bytes]) -> list[Event] | None:
-    """Parses lines of which each is an event like most are, at a fraction of what :func:`decode` costs for each.
-
-    Args:
-        lines: at least one.
-
-    Returns:
-        What :func:`decode` would give for each; None where one of them has to be looked at more closely.
-    """
-    whole = b"\n".join(lines)
-    if b"\\" in whole and b"\\u0000" in whole:
-        return None
-    if len(max(lines, key=len)) > MAX_NESTING and any(map(_may_be_deep, lines)):
-        return None
-    try:
-        whole.decode()  # each line is UTF-8 if all are: no character's bytes have a line end among them
-        found: list[Event] = list(map(_decode_plain, lines))
-    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
-        return None
-    data: list[Any] = [event.data for event in found]
-    times: list[Any] = [event.time for event in found]
-    if UNSET in data or UNSET in times:
-        data, times = ([each for each in column if each is not UNSET] for column in (data, times))
-    if (b"\n" + b"\n".join(data)).count(b"\n{") < len(data):  # a line has no line end inside
-        return None
-    return found if are_rfc3339(times) else None
-
-
-def _may_be_deep(line: bytes) -> bool:
+def may_be_deep(line: bytes) -> bool:
     """Tells whether a line's nesting has to be counted: each level takes a byte, so that most are short enough."""
     return len(line) > MAX_NESTING and line.count(b"[") + line.count(b"{") > MAX_NESTING
 
@@ -231,7 +179,7 @@ def _decode_slowly(line: bytes) -> Event:
     for name in ("id", "source", "type"):
         if name not in attributes:
             raise NotAcceptableError(f"attribute {name} is missing")
-    return _ExtendedEvent(**attributes, extensions=extensions)
+    return ExtendedEvent(**attributes, extensions=extensions)
 
 
 def _members(line: bytes) -> dict[str, Raw]:
@@ -305,7 +253,7 @@ def _check_text(name: str, text: str) -> None:
 
 def extension(event: Event, name: str) -> Any:
     """Gives the attribute ``name`` that the hub does not know or that is of an unusual type, else None."""
-    if isinstance(event, _ExtendedEvent) and name in event.extensions:
+    if isinstance(event, ExtendedEvent) and name in event.extensions:
         return _plain(event.extensions[name])
     return None
 
@@ -336,7 +284,7 @@ def read_columns(line: bytes) -> Columns:
 
 def extension_names(event: Event) -> Collection[str]:
     """Gives the names of the attributes that :func:`extension` has."""
-    return event.extensions if isinstance(event, _ExtendedEvent) else ()
+    return event.extensions if isinstance(event, ExtendedEvent) else ()
 
 
 def data_object(event: Event) -> dict[str, Any]:
@@ -348,16 +296,6 @@ def data_object(event: Event) -> dict[str, Any]:
         return _decode_object(data)
     except (msgspec.MsgspecError, RecursionError):
         return _plain(data)  # type: ignore[no-any-return]  # the decoder has seen that it is an object
-
-
-def data_objects(some: Sequence[Event]) -> list[dict[str, Any]] | None:
-    """Gives what :func:`data_object` gives for each, at less cost; None where one has to be parsed by itself."""
-    data = [event.data for event in some]
-    try:
-        # Each is JSON by itself, so that they are a list together.
-        return _decode_objects(b"[" + b",".join(data) + b"]")  # type: ignore[arg-type]  # UNSET is a TypeError
-    except (TypeError, msgspec.MsgspecError, RecursionError):
-        return None
 
 
 def raw_data(data: Mapping[str, object]) -> Raw:
@@ -395,28 +333,12 @@ def _encode_name(name: str) -> bytes:
 
 def encode(event: Event) -> bytes:
     """Gives the event's line, without a line end."""
-    if not isinstance(event, _ExtendedEvent):
+    if not isinstance(event, ExtendedEvent):
         return _encoder.encode(event)
     members = {name: getattr(event, name) for name in _FIELDS_IN_ORDER}
     # What the hub has given a value since then counts; what it has not stays as the producer wrote it.
     known = {name: value for name, value in members.items() if value is not UNSET}
     return _encoder.encode({**event.extensions, **known})
-
-
-def encode_all(some: Sequence[Event]) -> tuple[bytes, list[int]]:
-    """Encodes as :func:`encode` does, at less cost; gives the lines, each with its LF, and the bytes of each."""
-    if _ExtendedEvent not in map(type, some):
-        data = _encoder.encode_lines(some)
-        sizes = [len(line) + 1 for line in data.split(b"\n")]
-        sizes.pop()
-        if len(sizes) == len(some):  # none has a line end among its white space
-            return data, sizes
-    return join_lines(list(map(encode, some)))
-
-
-def join_lines(lines: Sequence[bytes]) -> tuple[bytes, list[int]]:
-    """Gives lines joined, each with an LF, and the bytes of each."""
-    return b"\n".join((*lines, b"")), [len(line) + 1 for line in lines]
 
 
 _FIELDS_IN_ORDER = Event.__struct_fields__

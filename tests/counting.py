@@ -6,11 +6,12 @@ Everything here changes the whole process, so that it belongs into a process of 
 from __future__ import annotations
 
 import collections
+import contextlib
 import socket
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -137,7 +138,7 @@ class Gate:
 
 
 class Statements:
-    """Counts what the connections that can write are asked for; a transaction that ends is one fsync.
+    """Counts what the connections that can write are asked for; a transaction that writes and ends is one fsync.
 
     Args:
         gate: in front of each statement.
@@ -145,19 +146,38 @@ class Statements:
     """
 
     def __init__(self, gate: Gate, *, steps: bool) -> None:
-        self.texts: collections.Counter[str] = collections.Counter()
-        self.steps = 0
+        self.statements = self.commits = self.steps = 0
         self._gate, self._counts_steps = gate, steps
 
     def install(self, factory: type[sqlite3.Connection] = sqlite3.Connection) -> None:
         """Begins to count; connections are made as ``factory``."""
         connect = sqlite3.connect
+        counter = self
+
+        class Cursor(sqlite3.Cursor):
+            def execute(self, sql: str, parameters: Any = ()) -> Cursor:
+                with counter.counted(self.connection, sql):
+                    return super().execute(sql, parameters)
+
+            def executemany(self, sql: str, parameters: Any) -> Cursor:
+                with counter.counted(self.connection, sql):
+                    return super().executemany(sql, parameters)
+
+        class Connection(factory):  # type: ignore[valid-type,misc]  # made for each use
+            def cursor(self, factory: Any = Cursor) -> Any:
+                return super().cursor(factory)
+
+            def execute(self, sql: str, parameters: Any = ()) -> Any:
+                return self.cursor().execute(sql, parameters)
+
+            def commit(self) -> None:
+                counter.commits += self.in_transaction
+                super().commit()
 
         def connect_counted(database: Any, *arguments: Any, **options: Any) -> sqlite3.Connection:
             if "mode=ro" in str(database):
                 return connect(database, *arguments, **options)  # type: ignore[no-any-return]
-            connection: sqlite3.Connection = connect(database, *arguments, factory=factory, **options)
-            connection.set_trace_callback(self._on_statement)
+            connection: sqlite3.Connection = connect(database, *arguments, factory=Connection, **options)
             if self._counts_steps:
                 connection.set_progress_handler(self._on_step, STEP)
             return connection
@@ -165,13 +185,17 @@ class Statements:
         sqlite3.connect = connect_counted  # type: ignore[assignment]
 
     def counts(self) -> dict[str, int]:
-        """Gives the statements so far, and the commits among them."""
-        commits = sum(count for text, count in self.texts.items() if text in ("COMMIT", "END"))
-        return {"statements": self.texts.total(), "commits": commits, "steps": self.steps * STEP}
+        """Gives the statements so far, the commits among them, and the steps."""
+        return {"statements": self.statements, "commits": self.commits, "steps": self.steps * STEP}
 
-    def _on_statement(self, text: str) -> None:
+    @contextlib.contextmanager
+    def counted(self, connection: sqlite3.Connection, sql: str) -> Iterator[None]:
+        """Counts a statement; one that writes and is in no transaction is one by itself."""
         self._gate.pass_through()
-        self.texts[text.split(None, 1)[0].upper().rstrip(";")] += 1
+        self.statements += 1
+        alone = not connection.in_transaction and sql.split(None, 1)[0].upper() in ("INSERT", "UPDATE", "DELETE")
+        yield
+        self.commits += alone and not connection.in_transaction
 
     def _on_step(self) -> int:
         self.steps += 1

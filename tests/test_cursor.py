@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from twisted.internet.defer import Deferred
 
 from notifyd import event as events
-from notifyd.hub.readback import PAGE
+from notifyd.hub.readback import LARGE_PAGE
 from tests.hubkit import Hub, line, payload, subscribe
 from tests.hubparts import LOCKED, Peer
 from tests.logs import Logs
@@ -206,7 +206,7 @@ class Cursors(RuleBasedStateMachine):
         if hasattr(self, "hub"):
             for client in self.clients:
                 self.check(client)
-                assert client.peer.transport.waiting < 65_536 + PAGE + 65_536 + 40_000
+                assert client.peer.transport.waiting < 65_536 + LARGE_PAGE + 65_536 + 40_000
             for stream in self.hub.backplane.streams.values():
                 assert stream.memory <= stream._max_bytes
 

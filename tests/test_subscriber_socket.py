@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from notifyd.hub.backplane import CHUNK
-from notifyd.hub.readback import PAGE
+from notifyd.hub.readback import LARGE_PAGE
 from notifyd.hub.subscriber import AT_ONCE, GRACE_S
 from tests.hubkit import Hub, payload, subscribe
 from tests.logs import Logs
@@ -126,11 +126,11 @@ def test_a_client_far_behind_lets_the_reactor_look_after_the_others(socket_hub: 
     seen = 0
     turns = 0
     while client.transport.reactor.writing:
-        assert len(client.transport.written) - seen <= AT_ONCE + 2 * PAGE  # a page of the log, and the last chunk
+        assert len(client.transport.written) - seen <= AT_ONCE + 2 * LARGE_PAGE  # a page of the log, and the last chunk
         seen = len(client.transport.written)
         client.transport.reactor.turn()
         turns += 1
-    assert turns >= 200 * len(BIG) // (AT_ONCE + 2 * PAGE)
+    assert turns >= 200 * len(BIG) // (AT_ONCE + 2 * LARGE_PAGE)
     ok, *events = client.lines()
     assert payload(ok)["after"] == "0"
     assert [json.loads(each)["id"] for each in events] == ids

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from notifyd import event as events
-from notifyd import wire
+from notifyd import manyevents, wire
 from notifyd.config_hub import parse_hub
 from notifyd.event import Event, NotAcceptableError
 from notifyd.hub import intake, settle
@@ -83,24 +83,24 @@ def outcome(line: bytes) -> bytes | str:
 @given(lines())
 def test_lines_are_decoded_together_as_each_would_be(some: list[bytes]) -> None:
     """Or not at all, where one of them is not as most are."""
-    together = events.decode_all(some)
+    together = manyevents.decode_all(some)
     if together is not None:
         assert [events.encode(event) for event in together] == [outcome(line) for line in some]
-        assert events.encode_all(together) == events.join_lines([events.encode(event) for event in together])
+        assert manyevents.encode_all(together) == manyevents.join_lines([events.encode(event) for event in together])
 
 
 @pytest.mark.parametrize("size", [100, 2_000, 60_000])
 def test_usual_lines_are_decoded_together_whatever_their_length(size: int) -> None:
     """A bound on nesting does not cost lines that are long, and flat."""
     line = json.dumps({**USUAL, "data": {"line": "x" * size, "fields": {"a": [1, {"b": 2}]}}}).encode()
-    assert events.decode_all([line] * 3) is not None
-    assert events.decode_all([line, line[:-1] + b',"deep":' + b"[" * 1_500 + b"]" * 1_500 + b"}"]) is None
+    assert manyevents.decode_all([line] * 3) is not None
+    assert manyevents.decode_all([line, line[:-1] + b',"deep":' + b"[" * 1_500 + b"]" * 1_500 + b"}"]) is None
 
 
 def test_white_space_between_values_does_not_tear_lines() -> None:
     """A line end in data, which a database's answer may bring, is seen: such events are encoded one by one."""
     event = Event(id="1", source="/a", type="t", data=events.Raw(b'{"a":\n1}'))
-    assert events.encode_all([event, event]) == events.join_lines([events.encode(event)] * 2)
+    assert manyevents.encode_all([event, event]) == manyevents.join_lines([events.encode(event)] * 2)
 
 
 @given(st.lists(st.sampled_from(TIMES) | st.text(max_size=28), max_size=6))
@@ -168,7 +168,7 @@ def test_events_are_settled_together_as_each_would_be(some: list[bytes], spooled
     """Repeats, refusals, discarded and unclassified ones included."""
     together = take(some, spooled, rules)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events, "decode_all", lambda lines: None)
+        patch.setattr(manyevents, "decode_all", lambda lines: None)
         patch.setattr(Settler, "_settle_all", lambda *_: False)
         assert take(some, spooled, rules) == together
 

@@ -58,17 +58,17 @@ class Bound(NamedTuple):
 
 BOUNDS = {
     # For an event, in a batch of 1,000, with one subscriber.
-    "reactor": Bound(520, "448", "own bytecodes in the reactor's thread"),
-    "database": Bound(14, "10.9", "own bytecodes in the database's thread"),
-    "library": Bound(18, "10.4 to 12.1", "bytecodes of Twisted and Python's library, in both"),
-    "steps": Bound(52, "43.1", "steps of SQLite's machine"),
-    "held_blocks": Bound(18, "14.2", "blocks of memory held while it waits for the database"),
-    "held_bytes": Bound(1_850, "1,475", "bytes of them"),
-    "peak_bytes": Bound(4_300, "3,527", "bytes at most until it is published and acknowledged"),
+    "reactor": Bound(310, "252", "own bytecodes in the reactor's thread"),
+    "database": Bound(2, "0.9", "own bytecodes in the database's thread"),
+    "library": Bound(18, "11.9 to 12.4", "bytecodes of Twisted and Python's library, in both"),
+    "steps": Bound(78, "65.2", "steps of SQLite's machine"),
+    "held_blocks": Bound(4.0, "3.2", "blocks of memory held while it waits for the database"),
+    "held_bytes": Bound(770, "623", "bytes of them"),
+    "peak_bytes": Bound(1_750, "1,400", "bytes at most until it is published and acknowledged"),
     "kept_blocks": Bound(0.5, "0.06", "blocks kept afterwards: none are an event's own"),
     "kept_bytes": Bound(420, "342", "bytes of them: the line in the backplane, 340, and where it stands"),
     # For a batch of 1,000 events, the first of which is stored by itself.
-    "statements": Bound(10, "8", "statements"),
+    "statements": Bound(3, "2", "statements"),
     "commits": Bound(2, "2", "commits, each of which is one fsync"),
     "receives": Bound(9, "7 or 8", "calls of recv for all connections; 2 are for what the check itself asks"),
     "answers": Bound(3, "2", "calls of send to the agent: ACKs"),

@@ -78,46 +78,49 @@ _SESSION = (
 )
 _INSERT = "INSERT INTO temp.batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-# The innermost query bounds what is looked at, the one around it counts the characters in front of each row.
-_READ = """
-    SELECT max(CASE WHEN before < ? THEN "offset" END), total(before < ?), count(*),
-           CAST(group_concat(CASE WHEN before < ? THEN body END, char(10)) AS BLOB)
-    FROM (SELECT "offset", body, sum(length(body) + 1) OVER (ORDER BY "offset" ROWS UNBOUNDED PRECEDING)
-                 - length(body) - 1 AS before
-          FROM (SELECT "offset", body FROM entry WHERE {} ORDER BY "offset" LIMIT ?))
+_MEASURE = """
+    SELECT max("offset"), count(*), total(length(body) + 1)
+    FROM (SELECT "offset", body FROM entry WHERE {} ORDER BY "offset" LIMIT ?)
 """
-_FEW, _MANY = 16, 1_024
-"""Rows that are looked at: few first, since each may have 128 KiB; then as many as will do, by what was found."""
+_JOIN = """
+    SELECT CAST(group_concat(body, char(10)) AS BLOB)
+    FROM (SELECT body FROM entry WHERE {} ORDER BY "offset" LIMIT ?)
+"""
+_USUAL = 512
+"""Characters of a line, its LF included, before any has been seen: they are not much fewer in most logs."""
 
 
 def read_bulk(cursor: Any, condition: str, arguments: Sequence[object], size: int, most: int) -> Found:
-    """Reads events.
+    """Reads events; they are measured first, since each may have 128 KiB, and then joined.
 
     Args:
         cursor: in a transaction that only reads.
         condition: for table ``entry``.
         arguments: for the condition, whose last but one is the offset behind which events are read.
-        size: characters of lines that are enough.
+        size: characters of lines that are enough; half of them are too, where more would be another statement's.
         most: rows at once.
     """
     *given, after, until = arguments
-    query = _READ.format(condition)
+    measure, join = _MEASURE.format(condition), _JOIN.format(condition)
     pieces: list[bytes] = []
-    events, rows = 0, min(_FEW, most)
-    while size > 0:
-        last, taken, seen, data = cursor.execute(query, (size, size, size, *given, after, until, rows)).fetchone()
-        if data is None:
+    events, read = 0, 0.0
+    rows = min(most, max(1, size // _USUAL))
+    while True:
+        last, seen, total = cursor.execute(measure, (*given, after, until, rows)).fetchone()
+        if not seen:
             return Found(b"".join(pieces), None, events)
-        pieces += (data, b"\n")
-        events += int(taken)
-        size -= len(data) + 1
+        if seen > 1 and read + total > 2 * size:
+            rows = max(1, min(seen // 2, int(seen * (size - read) / total)))
+            continue
+        pieces += (cursor.execute(join, (*given, after, until, rows)).fetchone()[0], b"\n")
+        events += seen
+        read += total
         after = last
-        if taken == seen < rows:
+        if seen < rows:
             return Found(b"".join(pieces), None, events)
-        if rows == most:
-            break
-        rows = min(most, _MANY, 4 * rows, max(_FEW, size * int(taken) // len(data)))
-    return Found(b"".join(pieces), last, events)
+        if rows == most or 2 * read >= size:
+            return Found(b"".join(pieces), last, events)
+        rows = min(most, max(1, int(seen * (size - read) / total)))
 
 
 class BulkInsert:

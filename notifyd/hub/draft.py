@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from notifyd import event as events
+from notifyd import manyevents
 from notifyd.conditions import ABSENT
 from notifyd.event import HINTS, Event
 from notifyd.hub.entries import Position
@@ -63,7 +64,7 @@ class Draft(msgspec.Struct, gc=False):
     @staticmethod
     def parse_all(drafts: Sequence[Draft]) -> None:
         """Parses the data of drafts that will all be asked for it, of which no one was yet."""
-        parsed = events.data_objects([draft.event for draft in drafts])
+        parsed = manyevents.data_objects([draft.event for draft in drafts])
         if parsed is not None:
             for draft, data in zip(drafts, parsed, strict=True):
                 draft.parsed = data

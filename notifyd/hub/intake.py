@@ -12,6 +12,7 @@ from msgspec import UNSET
 from twisted.logger import Logger
 
 from notifyd import event as events
+from notifyd import manyevents
 from notifyd.event import HINTS, Event, NotAcceptableError, Priority
 from notifyd.hub.draft import Draft
 from notifyd.hub.entries import Entry, Kind, Position
@@ -46,6 +47,10 @@ class Parcel:
     own: Sequence[Event] = ()
     rejects: list[tuple[int, str]] = field(default_factory=list)
     positions: dict[str, Position] = field(default_factory=dict)  # by lane: the last that was taken in
+    count: int = field(init=False)  # of the lines, which are let go once they are read
+
+    def __post_init__(self) -> None:
+        self.count = len(self.lines)
 
 
 @dataclass(slots=True)
@@ -84,10 +89,11 @@ class Intake:
         """Appends what a parcel's lines are, in their order."""
         received = events.format_time(parcel.received_s)
         self._counters.received += len(parcel.lines)
-        found = events.decode_all(parcel.lines) if parcel.lines else []
+        found = manyevents.decode_all(parcel.lines) if parcel.lines else []
         if found is None or not self._take_all(parcel, found, received, items):
             self._read_each(parcel, received, items)
         items.extend(Draft(event, received, parcel.received_s, own=True) for event in parcel.own)
+        parcel.lines = ()
 
     def _take_all(self, parcel: Parcel, found: Sequence[Event], received: str, items: list[Draft | Refusal]) -> bool:
         """Appends drafts of all events at once; False where that cannot be done, and nothing was."""

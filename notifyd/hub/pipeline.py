@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from notifyd import event as events
@@ -28,6 +29,9 @@ from notifyd.hub.suppress import Suppressor
 BATCH_EVENTS = 2_000
 BATCH_BYTES = 2 * 2**20
 """Events, and bytes of their lines, in one commit, nearly: bounds how long the reactor is busy, and memory."""
+
+PREPARED_EVENTS = 500
+"""Events that are prepared in one turn of the reactor, nearly: some 2 ms."""
 
 POSITION_DELAY_S = 0.5
 """Positions of clients that come without events wait so long to be written together: a second is promised."""
@@ -177,17 +181,20 @@ class Pipeline:
             self._settler.settle(items, outcomes, until_s, self._open.batch)
             self._open.add(parcels)
             self._store()
+            if self._storing and self._queue and not self._open.is_full:
+                await deferLater(self._reactor, 0)  # what has been stored meanwhile is told first
         self._preparing = False
         if not self._storing:
             self._tell_idle()
 
     def _gather(self) -> list[Parcel]:
-        """Takes whole parcels up to about one batch: a parcel is at most what one read brought."""
+        """Takes whole parcels up to about what is prepared at once: a parcel is at most what one read brought."""
         parcels: list[Parcel] = []
         count, size = self._open.count, self._open.size
-        while self._queue and count < BATCH_EVENTS and size < BATCH_BYTES:
+        most = min(BATCH_EVENTS, count + PREPARED_EVENTS)
+        while self._queue and count < most and size < BATCH_BYTES:
             parcels.append(parcel := self._queue.popleft())
-            count += len(parcel.lines)
+            count += parcel.count
             size += parcel.size
         return parcels
 
@@ -309,7 +316,7 @@ class _OpenBatch:
     def add(self, parcels: Sequence[Parcel]) -> None:
         """Notes whose events have been settled into the batch."""
         self.parcels += parcels
-        self.count += sum(len(parcel.lines) for parcel in parcels)
+        self.count += sum(parcel.count for parcel in parcels)
         self.size += sum(parcel.size for parcel in parcels)
 
     @property

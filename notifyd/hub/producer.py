@@ -243,7 +243,7 @@ class IngestProtocol(LineReceiver):
         answer = [
             wire.encode_verb("REJECT", f"{number} {reason}") for parcel in parcels for number, reason in parcel.rejects
         ]
-        self._acked += sum(len(parcel.lines) for parcel in parcels)
+        self._acked += sum(parcel.count for parcel in parcels)
         answer.append(b"ACK %d\n" % self._acked)
         self._write(b"".join(answer))
         self._count(-sum(parcel.size for parcel in parcels))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from twisted.internet.defer import Deferred
 
 from notifyd.hub.backend import Backend, ask
-from notifyd.hub.backplane import ALL
+from notifyd.hub.backplane import ALL, Stream
 from notifyd.wire import Gap
 
 T = TypeVar("T")
@@ -17,7 +17,11 @@ READERS = 2
 """Pages that are read at once."""
 
 PAGE = 256 * 1024
-"""Bytes of lines after which a page ends: each client that reads the log may have one of its own in memory."""
+"""Characters of lines after which a page ends: each client that reads the log may have one of its own in memory."""
+
+LARGE_PAGE = 512 * 1024
+MOST_AHEAD = 8
+"""So many clients may have two larger ones: the one that is sent, and the next."""
 
 
 class Page(NamedTuple):
@@ -45,14 +49,15 @@ class Reader:
         self._backend = backend
         self._reactor = reactor
         self._pool = backend.open_reader(reactor, READERS)
+        self.ahead = 0  # clients that are read ahead
 
     def close(self) -> None:
         """Closes the pool."""
         self._pool.close()
 
-    def page(self, stream: str, after: int, until: int) -> Deferred[Page]:
-        """Reads the events of ``stream`` behind ``after`` up to ``until``, as many as one page holds."""
-        return self._interact(_page, stream, after, until)
+    def page(self, stream: str, after: int, until: int, size: int = PAGE) -> Deferred[Page]:
+        """Reads the events of ``stream`` behind ``after`` up to ``until``, as many as a page of ``size`` holds."""
+        return self._interact(_page, stream, after, until, size)
 
     def first(self, stream: str, end: int) -> Deferred[int]:
         """Gives the offset behind which the oldest event held of the stream comes; ``end`` where there is none."""
@@ -73,12 +78,69 @@ class Reader:
         return ask(self._reactor, backend, pool, lambda cursor: work(cursor, backend, *arguments))
 
 
+class Pages:
+    """The pages of the log that one client reads.
+
+    Some clients at once are read ahead: while one is sent a page, its next one is read, and both are large. A client
+    for which there is no room among them is read a small page when it has been sent the last one.
+
+    Args:
+        reader: of the log.
+        stream: the client's.
+    """
+
+    __slots__ = ("_ahead", "_is_ahead", "_reader", "_stream")
+
+    def __init__(self, reader: Reader, stream: Stream) -> None:
+        self._reader = reader
+        self._stream = stream
+        self._is_ahead = False
+        self._ahead: tuple[int, Deferred[Page]] | None = None  # behind which offset it is
+
+    def read(self, after: int) -> Deferred[Page]:
+        """Gives the page behind ``after``, whose last event the client has, or is being sent."""
+        if not self._is_ahead and self._reader.ahead < MOST_AHEAD:
+            self._is_ahead = True
+            self._reader.ahead += 1
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == after:
+            answer = ahead[1]
+        else:
+            _forget(ahead)
+            answer = self._ask(after)
+        return answer.addCallback(self._go_on) if self._is_ahead else answer
+
+    def drop(self) -> None:
+        """Makes room for others: the client has caught up, or is gone."""
+        _forget(self._ahead)
+        self._ahead = None
+        if self._is_ahead:
+            self._is_ahead = False
+            self._reader.ahead -= 1
+
+    def _go_on(self, page: Page) -> Page:
+        if page.last >= self._stream.start:
+            self.drop()  # the rest is in memory
+        elif self._is_ahead:
+            self._ahead = (page.last, self._ask(page.last))
+        return page
+
+    def _ask(self, after: int) -> Deferred[Page]:
+        size = LARGE_PAGE if self._is_ahead else PAGE
+        return self._reader.page(self._stream.name, after, self._stream.end, size)
+
+
+def _forget(ahead: tuple[int, Deferred[Page]] | None) -> None:
+    if ahead is not None:
+        ahead[1].addErrback(lambda failure: None)  # who asks again meets it again
+
+
 def _of(stream: str) -> tuple[str, tuple[str, ...]]:
     """Gives the condition for what is sent to a stream's clients."""
     return ("NOT suppressed AND ", ()) if stream == ALL else ("priority = ? AND NOT suppressed AND ", (stream,))
 
 
-def _page(cursor: Any, backend: Backend, stream: str, after: int, until: int) -> Page:
+def _page(cursor: Any, backend: Backend, stream: str, after: int, until: int, size: int) -> Page:
     _begin(cursor, backend)  # what expires meanwhile is seen by both statements or by none
     condition, arguments = _of(stream)
     gap = None
@@ -87,7 +149,7 @@ def _page(cursor: Any, backend: Backend, stream: str, after: int, until: int) ->
         first = _before_first(cursor, backend, stream, expired[0]) + 1
         gap = Gap(str(after), str(first), "expired")
         after = first - 1
-    found = backend.read_events(cursor, condition + '"offset" > ? AND "offset" <= ?', (*arguments, after, until), PAGE)
+    found = backend.read_events(cursor, condition + '"offset" > ? AND "offset" <= ?', (*arguments, after, until), size)
     return Page(gap, found.data, max(after, until) if found.last is None else found.last, found.events)
 
 

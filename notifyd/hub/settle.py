@@ -10,7 +10,7 @@ from msgspec import UNSET
 from twisted.logger import Logger
 
 from notifyd import event as events
-from notifyd import wire
+from notifyd import manyevents, wire
 from notifyd.event import HINTS, Event, Priority
 from notifyd.hub.attributes import add_attributes
 from notifyd.hub.classify import Classifier, Decision
@@ -100,11 +100,11 @@ class Settler:
             if any(decision.drop for decision in distinct):
                 return False
             stamp_all(drafts, decisions, self.last + 1)
-            data, sizes = events.encode_all(list(map(_event_of, drafts)))
+            data, sizes = manyevents.encode_all(list(map(_event_of, drafts)))
             if any(decision.attributes for decision in distinct) or max(sizes, default=0) > wire.MAX_HUB_LINE:
                 lines = [events.encode(draft.event) for draft in drafts]
                 lines = list(map(shortened, map(with_attributes, lines, drafts, decisions), drafts, decisions))
-                data, sizes = events.join_lines(lines)
+                data, sizes = manyevents.join_lines(lines)
         except Exception:  # noqa: BLE001 - it will come again, and cost one event's priority, not the hub
             for draft, priority, old in zip(drafts, asked, given, strict=True):
                 draft.event.priority, draft.event.data = priority, old

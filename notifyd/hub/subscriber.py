@@ -18,7 +18,7 @@ from notifyd.endpoints import keep_alive, say_farewell
 from notifyd.hub.backplane import Chunk
 from notifyd.hub.clients import Client
 from notifyd.hub.direct import Outlet
-from notifyd.hub.readback import Page
+from notifyd.hub.readback import Page, Pages
 from notifyd.wire import LineSplitter, ProtocolError, Subscribe, SubscribeOk
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class SubscriberProtocol(LineReceiver):
         self._counted = 0  # of the budget for unfinished lines
         self._paused = False
         self._reading_log = False
+        self._pages = Pages(factory.crowd.reader, factory.stream)
         self._answers = 0  # bytes of PONG since the buffer was empty
         self._ending = False
         self._lost = False
@@ -93,6 +94,7 @@ class SubscriberProtocol(LineReceiver):
     def connectionLost(self, reason: Failure = Failure(error.ConnectionDone())) -> None:  # noqa: B008 - as Twisted
         """Counts the connection out."""
         self._lost = True
+        self._pages.drop()
         self._stream.listeners.discard(self)
         self.factory.leave(self)
         self._count_unfinished()
@@ -283,7 +285,7 @@ class SubscriberProtocol(LineReceiver):
 
     def _read_log(self) -> None:
         self._reading_log = True
-        page = self.factory.crowd.reader.page(self._stream.name, self._cursor, self._stream.end)
+        page = self._pages.read(self._cursor)
         page.addCallbacks(self._on_page, self._on_page_failed, callbackArgs=(self._cursor,))
         page.addErrback(lambda failure: self.factory.log.failure("A page of the log could not be sent.", failure))
 
