@@ -6,10 +6,11 @@ What is not like most events are is left to :mod:`notifyd.event`, which has the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from notifyd.event import MAX_NESTING, Event, ExtendedEvent, StrictEvent, encode, may_be_deep
 from notifyd.times import are_rfc3339
@@ -35,16 +36,26 @@ class _Plain(StrictEvent, kw_only=True, gc=False):
     reason: Literal["\0"] | UnsetType = UNSET
 
 
+class _Complete(_Plain, kw_only=True, gc=False):
+    """What is decoded in bulk and lacks nothing that the hub would have to add."""
+
+    specversion: Literal["1.0"]
+    time: str
+    data: Raw
+
+
+_decode_complete = msgspec.json.Decoder(_Complete).decode
 _decode_plain = msgspec.json.Decoder(_Plain).decode
 _decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _encoder = msgspec.json.Encoder()
 
 
-def decode_all(lines: Sequence[bytes]) -> list[Event] | None:
+def decode_all(lines: Sequence[bytes], *, complete: bool = False) -> list[Event] | None:
     """Parses lines of which each is an event like most are.
 
     Args:
         lines: at least one.
+        complete: each has to have ``specversion``, ``time`` and ``data``.
 
     Returns:
         What :func:`notifyd.event.decode` would give for each; None where one of them has to be looked at more closely.
@@ -56,12 +67,12 @@ def decode_all(lines: Sequence[bytes]) -> list[Event] | None:
         return None
     try:
         whole.decode()  # each line is UTF-8 if all are: no character's bytes have a line end among them
-        found: list[Event] = list(map(_decode_plain, lines))
+        found: list[Event] = list(map(_decode_complete if complete else _decode_plain, lines))
     except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
         return None
     data: list[Any] = [event.data for event in found]
     times: list[Any] = [event.time for event in found]
-    if UNSET in data or UNSET in times:
+    if not complete and (UNSET in data or UNSET in times):
         data, times = ([each for each in column if each is not UNSET] for column in (data, times))
     if (b"\n" + b"\n".join(data)).count(b"\n{") < len(data):  # a line has no line end inside
         return None
@@ -78,15 +89,35 @@ def data_objects(some: Sequence[Event]) -> list[dict[str, Any]] | None:
         return None
 
 
-def encode_all(some: Sequence[Event]) -> tuple[bytes, list[int]]:
-    """Encodes as :func:`notifyd.event.encode` does; gives the lines, each with its LF, and the bytes of each."""
+def encode_all(some: Sequence[Event], lines: Sequence[bytes] = ()) -> tuple[bytes, list[int]]:
+    """Encodes as :func:`notifyd.event.encode` does.
+
+    Args:
+        some: events.
+        lines: what they were decoded from, where nothing was done to their data: tells how long each may have become.
+
+    Returns:
+        The lines, each with its LF, and the bytes of each.
+    """
     if ExtendedEvent not in map(type, some):
         data = _encoder.encode_lines(some)
+        if lines and (sizes := _sizes_like(data, lines)):
+            return data, sizes
         sizes = [len(line) + 1 for line in data.split(b"\n")]
         sizes.pop()
         if len(sizes) == len(some):  # none has a line end among its white space
             return data, sizes
     return join_lines(list(map(encode, some)))
+
+
+def _sizes_like(data: bytes, lines: Sequence[bytes]) -> list[int]:
+    """Gives the sizes of encoded lines, where each is as much longer than its like as the first is; else nothing."""
+    longer = data.index(b"\n") + 1 - len(lines[0])
+    sizes = [len(line) + longer for line in lines]
+    ends = list(accumulate(sizes, initial=-1))
+    if ends[-1] == len(data) - 1 and bytes(map(data.__getitem__, ends[1:])).count(b"\n") == len(lines):
+        return sizes
+    return []
 
 
 def join_lines(lines: Sequence[bytes]) -> tuple[bytes, list[int]]:

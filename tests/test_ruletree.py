@@ -174,6 +174,24 @@ def test_the_rule_is_the_one_that_asking_each_would_find(room: int, rules: list[
             assert len(explanation.missed) == (len(rules) if number < 0 else number)
 
 
+@given(rules, st.lists(events, min_size=1, max_size=12), st.booleans(), st.booleans())
+def test_events_are_judged_together_as_each_would_be(
+    rules: list[HubRule], events: list[Any], same_type: bool, same_fields: bool
+) -> None:
+    """Those that are alike go down together as far as they can."""
+    first = events[0]
+    events = [
+        (*(first[:2] if same_type else each[:2]), each[2], *(first[3:] if same_fields else each[3:])) for each in events
+    ]
+    some = [rule for rule in rules if rule.priority_from is not None]
+    some += [HubRule(type=r.type, source=r.source, where=r.where, priority=Priority.IMPORTANT) for r in rules]
+    lines = list(map(line_of, events))
+    classifier = Classifier(some, Priority.ERROR)
+    together = classifier.classify_all([Draft(decode(line)) for line in lines])
+    assert together == [Classifier(some, Priority.ERROR).classify(Draft(decode(line))) for line in lines]
+    assert together == classifier.classify_all([Draft(decode(line)) for line in lines])
+
+
 def tree_for(expected: Sequence[Any]) -> RuleTree:
     """Compiles rules that each ask for one thing at the same place."""
     return RuleTree([HubRule(where={"x": each}, priority=Priority.NORMAL) for each in expected])

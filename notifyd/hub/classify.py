@@ -85,6 +85,18 @@ class Classifier:
             for number, draft in zip(numbers, drafts, strict=True)
         ]
 
+    def decide_alike(self, found: Sequence[Event]) -> Decision | None:
+        """Decides about events, at least one, that have the same ``priority``.
+
+        Returns:
+            The decision about all; None where there may be several, or each has to be asked.
+        """
+        number = self._tree.first_alike(found)
+        if number is None or found[0].type == DAMAGED_TYPE:
+            return None
+        hint = found[0].priority
+        return self._rules[number].decision if number >= 0 else None if hint is UNSET else self._hints.get(hint)
+
     def explain(self, draft: Draft) -> Explanation:
         """Decides about an event by asking one rule after the other, and says why those before did not match."""
         missed: list[tuple[str, str]] = []

@@ -58,11 +58,10 @@ def value_at(draft: Draft, steps: tuple[str, ...]) -> Any:
     return value
 
 
-def values_at(drafts: Sequence[Draft], steps: tuple[str, ...]) -> list[Any]:
-    """Gives what :func:`value_at` gives for each, quicker where the data of all has been parsed and is alike."""
-    values: list[Any] = [draft.parsed for draft in drafts]
+def values_in(data: Sequence[Any], steps: tuple[str, ...]) -> Sequence[Any]:
+    """Gives what stands at a path in each of ``data``; nothing where a path leads through something but objects."""
     for step in steps:
-        if set(map(type, values)) != {dict}:
-            return [value_at(draft, steps) for draft in drafts]
-        values = [value.get(step, ABSENT) for value in values]
-    return values
+        if set(map(type, data)) != {dict}:
+            return ()
+        data = [value.get(step, ABSENT) for value in data]
+    return data

@@ -20,6 +20,15 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     sequence: int
 
 
+class LaneRun(NamedTuple):
+    """Positions of events of one lane of a spool, which are seldom asked for each: by their sequences' texts."""
+
+    spool: str
+    lane: str
+    agent: str
+    sequences: Sequence[str]
+
+
 class Kind(NamedTuple):
     """What most events of a batch have in common.
 
@@ -66,17 +75,16 @@ class Entries:
     Attributes:
         first: the first one's offset; of no meaning where there is none.
         sizes: bytes of their lines, each with its LF.
-        positions: what storing each says about its spool.
         runs: kinds, and how many events in a row are of each.
     """
 
-    __slots__ = ("_pieces", "first", "positions", "runs", "sizes")
+    __slots__ = ("_pieces", "_positions", "first", "runs", "sizes")
 
     def __init__(self) -> None:
         self.first = 0
         self.sizes: list[int] = []
-        self.positions: list[Position | None] = []
         self.runs: list[tuple[Kind, int]] = []
+        self._positions: list[LaneRun | Sequence[Position | None]] = []
         self._pieces: list[bytes] = []  # joined they are the lines
 
     @classmethod
@@ -120,6 +128,17 @@ class Entries:
             kinds += [kind] * count
         return kinds
 
+    @property
+    def positions(self) -> list[Position | None]:
+        """What storing each says about its spool."""
+        positions: list[Position | None] = []
+        for some in self._positions:
+            if isinstance(some, LaneRun):
+                positions += [Position(some.spool, some.lane, some.agent, int(text)) for text in some.sequences]
+            else:
+                positions += some
+        return positions
+
     def append(self, entry: Entry) -> None:
         """Adds one; raises ValueError where its offset does not follow the last one."""
         self.extend(entry.offset, entry.line + b"\n", (len(entry.line) + 1,), (entry.kind,), (entry.position,))
@@ -130,7 +149,7 @@ class Entries:
         data: bytes,
         sizes: Sequence[int],
         kinds: Kind | Iterable[Kind],
-        positions: Iterable[Position | None],
+        positions: LaneRun | Sequence[Position | None],
     ) -> None:
         """Adds some.
 
@@ -146,7 +165,7 @@ class Entries:
         elif first != self.last + 1:
             raise ValueError(f"offset {first} does not follow {self.last}")
         self.sizes += sizes
-        self.positions += positions
+        self._positions.append(positions)
         self._pieces.append(data)
         runs = [(kinds, len(sizes))] if isinstance(kinds, Kind) else _runs_of(kinds)
         if self.runs and runs and self.runs[-1][0] == runs[0][0]:

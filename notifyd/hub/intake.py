@@ -101,11 +101,9 @@ class Intake:
         spool = None if producer is None else producer.spool
         positions: Iterable[Position | None] = repeat(None, count)
         if producer is not None and spool is not None and count:
-            numbers = read_sequences(found)
             lane = found[0].priority
-            if numbers is None or lane is UNSET or lane not in HINTS or numbers[0] <= spool.known[lane]:
-                return False
-            if len({event.priority for event in found}) > 1 or not all(map(lt, numbers, numbers[1:])):
+            numbers = new_sequences(found, spool)
+            if numbers is None or lane is UNSET or len({event.priority for event in found}) > 1:
                 return False
             taken = list(map(Position, repeat(spool.name), repeat(lane), repeat(producer.agent or ""), numbers))
             parcel.positions[lane] = taken[-1]
@@ -159,6 +157,19 @@ def read_position(event: Event, spool: Spool, agent: str) -> Position:
             "attribute priority is none of normal, important and critical, which an event of a spool needs"
         )
     return Position(spool.name, lane, agent, number)
+
+
+def new_sequences(found: Sequence[Event], spool: Spool) -> list[int] | None:
+    """Gives the sequences of a spool's events, at least one, which are all of the lane that the first one has.
+
+    Returns:
+        They ascend, and are above what is known of the lane; None where that is not so, or has to be looked at closely.
+    """
+    lane = found[0].priority
+    numbers = read_sequences(found)
+    if numbers is None or lane is UNSET or lane not in HINTS or numbers[0] <= spool.known[lane]:
+        return None
+    return numbers if all(map(lt, numbers, numbers[1:])) else None
 
 
 def read_sequences(found: Sequence[Event]) -> list[int] | None:

@@ -18,6 +18,7 @@ from notifyd.hub.backplane import Backplane, Lines
 from notifyd.hub.clients import Clients
 from notifyd.hub.draft import Draft
 from notifyd.hub.enrich import Enricher
+from notifyd.hub.express import Express
 from notifyd.hub.filtering import FilterRunner, Outcome
 from notifyd.hub.intake import Intake, Parcel, Refusal
 from notifyd.hub.log import EventLog
@@ -87,6 +88,9 @@ class Pipeline:
         self._enricher = enricher
         self._own_code = own_code
         self._suppressor = suppressor
+        self._express: Express | None = None
+        if enricher is None and own_code is None and suppressor is None:
+            self._express = Express(settler.classifier, settler, settler.counters)
         self._backplane = backplane
         self._spools = spools
         self._own_priority = own_priority
@@ -172,13 +176,12 @@ class Pipeline:
     async def _prepare_all(self) -> None:
         while self._queue and not self._open.is_full:
             parcels = self._gather()
-            items: list[Draft | Refusal] = []
-            for parcel in parcels:
-                self._intake.read(parcel, items)
-            outcomes = await self._ask(items)
-            # What waits was received before now: windows are to end for it as if it had not waited.
-            until_s = self._queue[0].received_s if self._queue else self._now()
-            self._settler.settle(items, outcomes, until_s, self._open.batch)
+            if self._express is None:
+                await self._settle(parcels)
+            else:
+                for parcel in parcels:
+                    if not self._express.take(parcel, self._open.batch):
+                        await self._settle([parcel])
             self._open.add(parcels)
             self._store()
             if self._storing and self._queue and not self._open.is_full:
@@ -186,6 +189,15 @@ class Pipeline:
         self._preparing = False
         if not self._storing:
             self._tell_idle()
+
+    async def _settle(self, parcels: Sequence[Parcel]) -> None:
+        items: list[Draft | Refusal] = []
+        for parcel in parcels:
+            self._intake.read(parcel, items)
+        outcomes = await self._ask(items)
+        # What waits was received before now: windows are to end for it as if it had not waited.
+        until_s = self._queue[0].received_s if self._queue else self._now()
+        self._settler.settle(items, outcomes, until_s, self._open.batch)
 
     def _gather(self) -> list[Parcel]:
         """Takes whole parcels up to about what is prepared at once: a parcel is at most what one read brought."""

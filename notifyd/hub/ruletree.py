@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from notifyd import manyevents
 from notifyd.conditions import ABSENT
 from notifyd.config_hub import HubRule
-from notifyd.hub.conditions import value_at, values_at
+from notifyd.event import Event
+from notifyd.hub.conditions import value_at, values_in
 from notifyd.hub.draft import Draft
 from notifyd.hub.rulesets import Key, Patterns, Place, Shape, places_of
 
@@ -48,23 +50,33 @@ class RuleTree:
 
     def first(self, draft: Draft) -> int:
         """Gives the number of the first rule that an event meets, counted from 0, or -1."""
-        return self._descend(self._start(draft), draft)
+        return self._descend(self._start(draft.event), draft)
 
     def first_all(self, drafts: Sequence[Draft]) -> list[int]:
         """Gives what :meth:`first` gives for each."""
-        alike = len({draft.event.type for draft in drafts}) == len({draft.event.source for draft in drafts}) == 1
-        nodes = [self._start(drafts[0])] * len(drafts) if alike else list(map(self._start, drafts))
+        found = [draft.event for draft in drafts]
+        alike = _are_alike(found)
+        nodes = [self._start(found[0])] * len(found) if alike else list(map(self._start, found))
         if any(node.place for node in set(nodes)):
             asked = [draft for draft, node in zip(drafts, nodes, strict=True) if node.place and draft.parsed is None]
             if asked:
                 Draft.parse_all(asked)
         if alike:
-            nodes = [self._descend_together(nodes[0], drafts)] * len(drafts)
+            nodes = [self._descend_together(nodes[0], [draft.parsed for draft in drafts])] * len(nodes)
         return list(map(self._descend, nodes, drafts))
 
-    def _start(self, draft: Draft) -> _Node:
+    def first_alike(self, found: Sequence[Event]) -> int | None:
+        """Gives what :meth:`first` gives for all events, at least one; None where it may not be the same for each."""
+        if not _are_alike(found):
+            return None
+        node = self._start(found[0])
+        if node.place is not None:
+            data = manyevents.data_objects(found)
+            node = node if data is None else self._descend_together(node, data)
+        return None if node.place is not None else node.rule
+
+    def _start(self, event: Event) -> _Node:
         """Gives what is known about an event by its type and its source."""
-        event = draft.event
         alive = self._types.get(event.type)
         if alive is None:
             alive = self._learn(self._types, self._by_type, event.type)
@@ -73,10 +85,10 @@ class RuleTree:
             more = self._learn(self._sources, self._by_source, event.source)
         return self._roots.get(alive & more) or self._root(alive & more)
 
-    def _descend_together(self, node: _Node, drafts: Sequence[Draft]) -> _Node:
-        """Goes down as far as all take the same way."""
+    def _descend_together(self, node: _Node, data: Sequence[Any]) -> _Node:
+        """Goes down as far as events with such data, parsed, all take the same way."""
         while (place := node.place) is not None:
-            values = values_at(drafts, place.steps)
+            values = values_in(data, place.steps)
             kinds = set(map(type, values))
             if kinds != {str} and kinds != {type(ABSENT)}:
                 break
@@ -170,6 +182,10 @@ class _Node:
         self.rule = _lowest(alive)  # where no place is left to ask
         self.children: dict[Key, _Node] = {}
         self.otherwise: _Node | None = None  # for a value that no rule's condition holds for
+
+
+def _are_alike(found: Sequence[Event]) -> bool:
+    return len({event.type for event in found}) == len({event.source for event in found}) == 1
 
 
 def _lowest(rules: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET
 from twisted.logger import Logger
@@ -15,7 +15,7 @@ from notifyd.event import HINTS, Event, Priority
 from notifyd.hub.attributes import add_attributes
 from notifyd.hub.classify import Classifier, Decision
 from notifyd.hub.draft import Draft
-from notifyd.hub.entries import Entry, Kind
+from notifyd.hub.entries import Entry, Kind, LaneRun
 from notifyd.hub.filtering import Outcome, reason_of
 from notifyd.hub.intake import Counters, Refusal, rejected_entry
 from notifyd.hub.records import Batch
@@ -25,6 +25,24 @@ from notifyd.hub.windows import Summary
 
 _event_of, _position_of, _priority_of = attrgetter("event"), attrgetter("position"), attrgetter("event.priority")
 _HINT_OF: dict[Any, str] = {word: word for word in HINTS}
+
+
+class Alike(NamedTuple):
+    """Events of which each is the same in most things.
+
+    Attributes:
+        found: they lack nothing but what the hub gives them.
+        lines: as they came.
+        received: when they did, as RFC 3339.
+        kind: of all.
+        run: what they say about their spool.
+    """
+
+    found: Sequence[Event]
+    lines: Sequence[bytes]
+    received: str
+    kind: Kind
+    run: LaneRun | None
 
 
 class Settler:
@@ -50,10 +68,10 @@ class Settler:
         last: int,
     ) -> None:
         self.last = last
-        self._classifier = classifier
+        self.classifier = classifier
         self._suppressor = suppressor
         self._unclassified = unclassified
-        self._counters = counters
+        self.counters = counters
 
     def settle(
         self, items: Sequence[Draft | Refusal], outcomes: Sequence[Outcome] | None, until_s: float, batch: Batch
@@ -95,7 +113,7 @@ class Settler:
         asked = list(map(_priority_of, drafts))
         given = [draft.event.data for draft in drafts]
         try:
-            decisions = self._classifier.classify_all(drafts)
+            decisions = self.classifier.classify_all(drafts)
             distinct = {id(decision): decision for decision in decisions}.values()
             if any(decision.drop for decision in distinct):
                 return False
@@ -123,6 +141,31 @@ class Settler:
                     self._unclassified.tell(draft.event, decision.reason)
         return True
 
+    def settle_alike(self, alike: Alike, decision: Decision, batch: Batch) -> bool:
+        """Adds events, about which one decision was made, to a batch.
+
+        Args:
+            alike: the events.
+            decision: adds no attributes, and has no reason.
+            batch: is added to.
+
+        Returns:
+            Whether it could be done. If not, nothing was but to the events: a line is too long.
+        """
+        first, found, received = self.last + 1, alike.found, alike.received
+        priority, rule = decision.word, decision.rule
+        for event, offset in zip(found, offset_texts(first, len(found)), strict=True):
+            event.offset = offset
+            event.priority = priority
+            event.received = received
+            event.rule = rule
+        data, sizes = manyevents.encode_all(found, alike.lines)
+        if max(sizes) > wire.MAX_HUB_LINE:
+            return False
+        batch.entries.extend(first, data, sizes, alike.kind, alike.run or (None,) * len(found))
+        self.last += len(found)
+        return True
+
     def end_windows(self, until_s: float, batch: Batch) -> None:
         """Adds what tells of the windows of repeats that have ended; no event received before may wait."""
         if self._suppressor is not None:
@@ -141,9 +184,9 @@ class Settler:
 
     def _settle(self, draft: Draft, outcome: Outcome, batch: Batch) -> None:
         event = draft.event
-        decision = self._classifier.classify(draft) if outcome is None else decision_of(outcome)
+        decision = self.classifier.classify(draft) if outcome is None else decision_of(outcome)
         if decision.drop:
-            dropped = self._counters.dropped
+            dropped = self.counters.dropped
             dropped[decision.rule] = dropped.get(decision.rule, 0) + 1
             return
         suppressed = False
@@ -153,7 +196,7 @@ class Settler:
             suppressed = self._suppressor.judge(
                 draft, priority=decision.word, offset=self.last + 1, received_s=draft.received_s
             )
-            self._counters.suppressed += suppressed
+            self.counters.suppressed += suppressed
         self._append(draft, decision, suppressed, batch)
         if is_unclassified(decision):
             self._unclassified.tell(event, decision.reason)
@@ -207,7 +250,7 @@ def stamp(draft: Draft, decision: Decision, offset: str) -> None:
 
 def stamp_all(drafts: Sequence[Draft], decisions: Sequence[Decision], first: int) -> None:
     """Completes events, whose offsets begin with ``first``: what most of them lack without asking for the rest."""
-    for draft, decision, offset in zip(drafts, decisions, map(str, range(first, first + len(drafts))), strict=True):
+    for draft, decision, offset in zip(drafts, decisions, offset_texts(first, len(drafts)), strict=True):
         event = draft.event
         if event.specversion is UNSET or event.time is UNSET or decision.reason or draft.own or draft.is_changed:
             stamp(draft, decision, offset)
@@ -216,6 +259,19 @@ def stamp_all(drafts: Sequence[Draft], decisions: Sequence[Decision], first: int
         event.priority = decision.word
         event.received = draft.received
         event.rule = decision.rule
+
+
+_LAST_FIGURES = [f"{number:03}" for number in range(1_000)]
+
+
+def offset_texts(first: int, count: int) -> list[str]:
+    """Gives offsets that follow each other as texts: what comes before the last figures is written once."""
+    texts: list[str] = []
+    while len(texts) < count:
+        high, low = divmod(first + len(texts), 1_000)
+        some = _LAST_FIGURES[low : low + count - len(texts)]
+        texts += map(str(high).__add__, some) if high else map(str, range(low, low + len(some)))
+    return texts
 
 
 def with_attributes(line: bytes, draft: Draft, decision: Decision) -> bytes:

@@ -1,0 +1,136 @@
+"""Pages that are read ahead: for some clients at once, none of them lost, twice, or kept for nobody."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from notifyd.hub import readback
+from notifyd.hub.backplane import Stream
+from notifyd.hub.readback import LARGE_PAGE, PAGE, Page, Pages
+from tests.hubparts import pending
+
+
+class Log:
+    """Stands for the reader of a log; the test answers."""
+
+    def __init__(self) -> None:
+        self.ahead = 0
+        self.asked: list[tuple[int, int, Deferred[Page]]] = []
+
+    def page(self, stream: str, after: int, until: int, size: int) -> Deferred[Page]:
+        """Notes what is asked for."""
+        assert (stream, until) == ("normal", 1_000)
+        self.asked.append((after, size, Deferred()))
+        return self.asked[-1][2]
+
+    def answer(self, last: int | Exception) -> None:
+        """Answers what was asked last."""
+        deferred = self.asked[-1][2]
+        if isinstance(last, Exception):
+            deferred.errback(last)
+        else:
+            deferred.callback(Page(None, b"", last, 0))
+
+    @property
+    def wanted(self) -> list[tuple[int, int]]:
+        """What was asked for: behind which offset, and how much."""
+        return [(after, size) for after, size, _ in self.asked]
+
+
+@pytest.fixture
+def log() -> Log:
+    """A log."""
+    return Log()
+
+
+def pages_of(log: Any) -> Pages:
+    """Gives the pages of a client, in whose stream everything behind 900 is in memory."""
+    stream = Stream("normal", 900, 2**20)
+    stream.end = 1_000
+    return Pages(log, stream)
+
+
+def read(pages: Pages, after: int) -> list[Any]:
+    """Asks for a page."""
+
+    async def work() -> Page:
+        return await pages.read(after)
+
+    return pending(work())
+
+
+def test_the_next_page_is_read_while_one_is_sent(log: Log) -> None:
+    """Until the rest is in memory; then there is room for another client."""
+    pages = pages_of(log)
+    first = read(pages, 0)
+    log.answer(300)
+    assert [page.last for page in first] == [300]
+    assert log.wanted == [(0, LARGE_PAGE), (300, LARGE_PAGE)]
+    second = read(pages, 300)
+    assert not second
+    log.answer(900)
+    assert [page.last for page in second] == [900]
+    assert len(log.asked) == 2
+    assert log.ahead == 0
+
+
+def test_what_came_before_it_was_asked_for_is_kept(log: Log) -> None:
+    """And the one behind it is read when it is."""
+    pages = pages_of(log)
+    read(pages, 0)
+    log.answer(300)
+    log.answer(600)
+    assert len(log.asked) == 2
+    assert [page.last for page in read(pages, 300)] == [600]
+    assert log.wanted[2:] == [(600, LARGE_PAGE)]
+
+
+def test_few_clients_are_read_ahead(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others have small pages, one at a time, till one of the first is gone."""
+    monkeypatch.setattr(readback, "MOST_AHEAD", 2)
+    clients = [pages_of(log) for _ in range(3)]
+    for client in clients:
+        read(client, 0)
+    assert [size for _, size in log.wanted] == [LARGE_PAGE, LARGE_PAGE, PAGE]
+    log.answer(300)
+    assert len(log.asked) == 3
+    clients[0].drop()
+    clients[0].drop()
+    assert log.ahead == 1
+    read(clients[2], 300)
+    assert log.wanted[3:] == [(300, LARGE_PAGE)]
+    for client in clients:
+        client.drop()
+    assert log.ahead == 0
+
+
+def test_another_place_than_was_read_ahead_is_read_anew(log: Log) -> None:
+    """A client may subscribe meanwhile."""
+    pages = pages_of(log)
+    read(pages, 0)
+    log.answer(300)
+    other = read(pages, 500)
+    log.answer(700)
+    assert [page.last for page in other] == [700]
+    assert [after for after, _ in log.wanted] == [0, 300, 500, 700]
+
+
+def test_a_page_that_could_not_be_read_ahead_is_asked_for_again(log: Log) -> None:
+    """The client is told when it asks, and what nobody asks for is forgotten."""
+    pages = pages_of(log)
+    read(pages, 0)
+    log.answer(300)
+    log.answer(OSError("away"))
+    (failure,) = read(pages, 300)
+    assert failure.check(OSError)
+    read(pages, 300)
+    log.answer(600)
+    log.answer(OSError("away"))
+    pages.drop()
+    gc.collect()
+    assert [after for after, _ in log.wanted] == [0, 300, 300, 600]
+    assert log.ahead == 0
