@@ -66,7 +66,7 @@ BOUNDS = {
     "held_bytes": Bound(750, "609", "bytes of them"),
     "peak_bytes": Bound(1_750, "1,400", "bytes at most until it is published and acknowledged"),
     "kept_blocks": Bound(0.5, "0.06", "blocks kept afterwards: none are an event's own"),
-    "kept_bytes": Bound(2.9, "2.3", "bytes of them: the line in the backplane, 340, and where it stands"),
+    "kept_bytes": Bound(420, "342", "bytes of them: the line in the backplane, 340, and where it stands"),
     # For a batch of 1,000 events, the first of which is stored by itself.
     "statements": Bound(3, "2", "statements"),
     "commits": Bound(2, "2", "commits, each of which is one fsync"),
