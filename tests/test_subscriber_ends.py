@@ -183,3 +183,22 @@ def test_a_page_that_comes_after_a_subscribe_is_thrown_away(make_hub: Callable[.
     ok, *rest = client.lines()
     assert payload(ok)["after"] == "0"
     assert [json.loads(each)["id"] for each in rest] == ids
+    assert hub.reader.ahead == 0
+
+
+@pytest.mark.parametrize("leaves", ["by subscribing", "for good"])
+def test_who_leaves_the_log_makes_room_for_others(make_hub: Callable[..., Hub], leaves: str) -> None:
+    """Few clients at once are read ahead."""
+    hub = make_hub(stream_memory=65_536)
+    client = hub.client(takes=False)
+    for each in range(300):
+        hub.put(str(each), data=BIG)
+    client.transport.drain()
+    assert hub.reader.ahead == 1
+    if leaves == "for good":
+        client.lose()
+    else:
+        client.send(subscribe(after="now"))
+        for _ in range(40):
+            client.transport.drain()
+    assert hub.reader.ahead == 0

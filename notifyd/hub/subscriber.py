@@ -70,8 +70,7 @@ class SubscriberProtocol(LineReceiver):
         self._reading_log = False
         self._pages = Pages(factory.crowd.reader, factory.stream)
         self._answers = 0  # bytes of PONG since the buffer was empty
-        self._ending = False
-        self._lost = False
+        self._ending = self._lost = False
         self._timer: Any = None
         self._taken = -1  # what the peer had taken when last looked at
         self._taken_s = 0.0
@@ -273,6 +272,7 @@ class SubscriberProtocol(LineReceiver):
                 return
             chunk = stream.read(self._cursor)
             if chunk is None:
+                self._pages.drop()  # a SUBSCRIBE may have left the log behind
                 stream.listeners.add(self)
                 return
             start, count = chunk.behind(self._cursor)
