@@ -11,6 +11,7 @@ import enum
 import json
 import re
 import sys
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -90,15 +91,19 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _encoder = msgspec.json.Encoder()
 
 
+_one_at_a_time = threading.RLock()
+
+
 @contextlib.contextmanager
 def _deep_stack() -> Iterator[None]:
     """Lets recursive parsers go ``MAX_NESTING`` deep; their depth has been checked before."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(limit + 4 * MAX_NESTING)
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
+    with _one_at_a_time:  # the limit is the process's
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(limit + 4 * MAX_NESTING)
+        try:
+            yield
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 # --- decoding --------------------------------------------------------------------------------------------
@@ -273,12 +278,15 @@ _decode_columns = msgspec.json.Decoder(Columns).decode
 
 
 def read_columns(line: bytes) -> Columns:
-    """Reads the columns of an event that the hub has encoded."""
+    """Reads the columns of an event that the hub has encoded; raises NotAcceptableError where it has not."""
     try:
         return _decode_columns(line)
     except (msgspec.MsgspecError, RecursionError):  # an unpaired surrogate or deep nesting in data
         with _deep_stack():
             members = _members(line)
+        missing = set(Columns.__struct_fields__) - members.keys()
+        if missing:
+            raise NotAcceptableError(f"attribute {min(missing)} is missing") from None
         return Columns(*[_plain(members[name]) for name in Columns.__struct_fields__])
 
 

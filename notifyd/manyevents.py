@@ -115,7 +115,12 @@ def _sizes_like(data: bytes, lines: Sequence[bytes]) -> list[int]:
     longer = data.index(b"\n") + 1 - len(lines[0])
     sizes = [len(line) + longer for line in lines]
     ends = list(accumulate(sizes, initial=-1))
-    if ends[-1] == len(data) - 1 and bytes(map(data.__getitem__, ends[1:])).count(b"\n") == len(lines):
+    # The ends ascend, and there are as many LF as lines: those that stand at the ends are all.
+    if (
+        min(sizes) > 0
+        and ends[-1] == len(data) - 1
+        and bytes(map(data.__getitem__, ends[1:])).count(b"\n") == len(lines)
+    ):
         return sizes
     return []
 

@@ -123,3 +123,21 @@ def test_agents_that_were_lost_long_ago_make_room_for_others(hub: Hub, monkeypat
         hub.agent(f"s{number}", f"a{number}").lose()
         hub.clock.advance(100)
     assert told(hub) == [("lost", f"a{number}") for number in range(6)]
+
+
+def test_an_agent_is_known_to_be_lost_only_once_it_is_told(hub: Hub) -> None:
+    """A crash in between must not leave a note without its event: nobody would ever be told."""
+    sender = hub.agent()
+    hub.writes.held = True
+    for start in range(1, 4_001, 500):
+        sender.send(*[spooled(number) for number in range(start, start + 500)])
+    hub.pipeline.agent_state("ward9", True)
+    hub.pipeline.own_event("notifyd.agent.lost", "/hub/agents/ward9", "It is lost.", {})
+    states: list[tuple[int, int]] = []
+    for _ in range(40):
+        if hub.writes.waiting:
+            hub.writes.step()
+        hub.clock.advance(0)
+        noted = hub.execute("SELECT count(*) FROM agent WHERE agent = 'ward9'").fetchone()[0]
+        states.append((noted, len(hub.rows("id", "type = 'notifyd.agent.lost'"))))
+    assert set(states) == {(0, 0), (1, 1)}

@@ -236,3 +236,49 @@ def test_what_is_in_most_batches_is_one_statement_and_one_transaction(tmp_path: 
     bulk_insert.write(connection.cursor(), batch)
     assert connection.in_transaction
     connection.close()
+
+
+def test_a_trigger_of_somebody_else_leaves_no_part_of_a_batch(tmp_path: Path) -> None:
+    """``RAISE(FAIL)`` keeps what a statement has done before: with positions, events would never come again."""
+    connection = connect(tmp_path)
+    connection.execute(
+        "CREATE TRIGGER mine BEFORE INSERT ON entry WHEN NEW.body LIKE '%bad%' BEGIN SELECT RAISE(FAIL, 'no'); END"
+    )
+    bulk_insert = BulkInsert()
+    kind = ("normal", None, "a", False)
+    batch = Batch(
+        Entries.of(made(n, kind, "bad" if n == 3 else "good") for n in (1, 2, 3)),
+        positions=[Position("s", "normal", "a", 3)],
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="no"):
+        bulk_insert.write(connection.cursor(), batch)
+    connection.rollback()
+    for table in ("entry", "spool"):
+        assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    bulk_insert.write(connection.cursor(), Batch(Entries.of([made(1, kind, "good")]), positions=batch.positions))
+    connection.commit()
+    for table in ("entry", "spool"):
+        assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)
+    connection.close()
+
+
+@pytest.mark.parametrize("small", [0, 1, 15, 16, 400, 5_000])
+def test_long_lines_behind_short_ones_are_not_measured_over_and_over(tmp_path: Path, small: int) -> None:
+    """A page takes few statements, and no more than was asked for, whatever stands behind what was looked at."""
+    connection = connect(tmp_path)
+    kind = ("normal", None, None, False)
+    insert(connection, *[made(n, kind, "x" * (100 if n <= small else 120_000)) for n in range(1, small + 201)])
+    seen: list[str] = []
+    connection.set_trace_callback(seen.append)
+    after: int | None = 0
+    lines = pages = 0
+    while after is not None:
+        found = bulk.read_bulk(connection.cursor(), '"offset" > ? AND "offset" <= ?', [after, 10**6], 500_000, 2**31)
+        lines += found.events
+        pages += 1
+        assert len(found.data) <= 500_000
+        assert found.events == found.data.count(b"\n")
+        after = found.last
+    assert lines == small + 200
+    assert len(seen) <= 12 * pages
+    connection.close()

@@ -120,17 +120,23 @@ def test_another_place_than_was_read_ahead_is_read_anew(log: Log) -> None:
 
 
 def test_a_page_that_could_not_be_read_ahead_is_asked_for_again(log: Log) -> None:
-    """The client is told when it asks, and what nobody asks for is forgotten."""
+    """Only who waits for it is told, and what nobody asks for is forgotten."""
     pages = pages_of(log)
     read(pages, 0)
     log.answer(300)
     log.answer(OSError("away"))
-    (failure,) = read(pages, 300)
-    assert failure.check(OSError)
-    read(pages, 300)
+    again = read(pages, 300)
+    assert not again
     log.answer(600)
+    assert [page.last for page in again] == [600]
+    waiting = read(pages, 600)
     log.answer(OSError("away"))
+    assert waiting[0].check(OSError)
+    read(pages, 600)
+    log.answer(700)
+    log.asked[-1], dropped = log.asked[-2], log.asked[-1]
     pages.drop()
+    dropped[2].errback(OSError("away"))
     gc.collect()
-    assert [after for after, _ in log.wanted] == [0, 300, 300, 600]
+    assert [after for after, _ in log.wanted] == [0, 300, 300, 600, 600, 600]
     assert log.ahead == 0

@@ -98,6 +98,24 @@ def test_usual_lines_are_decoded_together_whatever_their_length(size: int) -> No
     assert manyevents.decode_all([line, line[:-1] + b',"deep":' + b"[" * 1_500 + b"]" * 1_500 + b"}"]) is None
 
 
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=6), st.booleans())
+def test_sizes_are_right_however_lines_were_padded(padding: list[int], first_is_short: bool) -> None:
+    """White space between members is not encoded again: how long a line was says nothing then."""
+    if first_is_short:
+        padding[0] = 0
+    some = [json.dumps(USUAL).encode()[:-1] + b" " * each + b"}" for each in padding]
+    found = [events.decode(line) for line in some]
+    assert manyevents.encode_all(found, some) == manyevents.encode_all(found)
+
+
+def test_sizes_that_would_take_one_line_end_twice_are_not_believed() -> None:
+    """Lines of 3,000, 2,794 and 3,206 bytes that are 206 each when they are encoded."""
+    found = [Event(id=str(n), source="/a", type="t", data=events.Raw(b'{"a":"%b"}' % (b"x" * 154))) for n in range(3)]
+    data, sizes = manyevents.encode_all(found)
+    assert sizes == [206] * 3
+    assert manyevents.encode_all(found, [b"x" * 3_000, b"x" * 2_794, b"x" * 3_206]) == (data, sizes)
+
+
 def test_white_space_between_values_does_not_tear_lines() -> None:
     """A line end in data, which a database's answer may bring, is seen: such events are encoded one by one."""
     event = Event(id="1", source="/a", type="t", data=events.Raw(b'{"a":\n1}'))

@@ -55,7 +55,15 @@ def _put(statement: str, count: int, column: str) -> str:
 
 
 _NOT_ALL = "notifyd: not every event was taken"
-_CHECK = f"SELECT RAISE(ABORT, '{_NOT_ALL}') WHERE changes() <> NEW.count;"
+_CHECK = f"SELECT RAISE(ABORT, '{_NOT_ALL}') WHERE changes() <> NEW.count"
+_TRIGGERS = "notifyd: somebody's triggers"
+_GUARD = (
+    f"SELECT RAISE(ABORT, '{_TRIGGERS.replace(chr(39), chr(39) * 2)}')"  # noqa: S608 - constants
+    " WHERE NEW.guarded AND EXISTS (SELECT 1 FROM main.sqlite_master WHERE type = 'trigger')"
+)
+"""A trigger of somebody else may ``RAISE(FAIL)``, which would leave a part of a statement that is a transaction."""
+
+_STATES = f"{_put(PUT_POSITION, 4, 'positions')}; {_put(PUT_CLIENT, 4, 'clients')}"
 _SESSION = (
     "CREATE TEMP TABLE IF NOT EXISTS number (i INTEGER PRIMARY KEY)",
     "CREATE TEMP TABLE IF NOT EXISTS kind (kind INTEGER PRIMARY KEY, priority, hint, agent, suppressed)",
@@ -63,20 +71,18 @@ _SESSION = (
     f" {MOST_ROWS}) SELECT i FROM n",
     "CREATE TEMP VIEW IF NOT EXISTS batch AS SELECT NULL AS first, NULL AS count, NULL AS lines, NULL AS places,"
     " NULL AS priority, NULL AS hint, NULL AS agent, NULL AS suppressed, NULL AS kinds, NULL AS positions,"
-    " NULL AS clients",
+    " NULL AS clients, NULL AS guarded",
     "CREATE TEMP TRIGGER IF NOT EXISTS one_kind INSTEAD OF INSERT ON batch WHEN NEW.kinds IS NULL BEGIN"  # noqa: S608
-    f" INSERT INTO entry ({_COLUMNS}) SELECT NEW.first + n.i, NEW.priority, NEW.hint, NEW.agent, NEW.suppressed,"
-    f" {_body(_START)} FROM temp.number n WHERE n.i < NEW.count; {_CHECK} END",
+    f" {_GUARD}; INSERT INTO entry ({_COLUMNS}) SELECT NEW.first + n.i, NEW.priority, NEW.hint, NEW.agent,"
+    f" NEW.suppressed, {_body(_START)} FROM temp.number n WHERE n.i < NEW.count; {_CHECK}; {_STATES}; END",
     "CREATE TEMP TRIGGER IF NOT EXISTS many_kinds INSTEAD OF INSERT ON batch WHEN NEW.kinds IS NOT NULL BEGIN"  # noqa: S608
-    f" DELETE FROM kind; INSERT INTO kind SELECT key, {_members(4)} FROM json_each(NEW.kinds);"
+    f" {_GUARD}; DELETE FROM kind; INSERT INTO kind SELECT key, {_members(4)} FROM json_each(NEW.kinds);"
     f" INSERT INTO entry ({_COLUMNS}) SELECT NEW.first + n.i, k.priority, k.hint, k.agent, k.suppressed,"
     f" {_body(_START + _KIND)} FROM temp.number n CROSS JOIN temp.kind k"
     f" ON k.kind = CAST(substr(NEW.places, n.i * {_START + _KIND} + {_START + 1}, {_KIND}) AS INTEGER)"
-    f" WHERE n.i < NEW.count; {_CHECK} END",
-    "CREATE TEMP TRIGGER IF NOT EXISTS states INSTEAD OF INSERT ON batch BEGIN"
-    f" {_put(PUT_POSITION, 4, 'positions')}; {_put(PUT_CLIENT, 4, 'clients')}; END",
+    f" WHERE n.i < NEW.count; {_CHECK}; {_STATES}; END",
 )
-_INSERT = "INSERT INTO temp.batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO temp.batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _MEASURE = """
     SELECT max("offset"), count(*), total(length(body) + 1)
@@ -86,8 +92,8 @@ _JOIN = """
     SELECT CAST(group_concat(body, char(10)) AS BLOB)
     FROM (SELECT body FROM entry WHERE {} ORDER BY "offset" LIMIT ?)
 """
-_USUAL = 512
-"""Characters of a line, its LF included, before any has been seen: they are not much fewer in most logs."""
+_FEW, _MANY = 16, 1_024
+"""Rows that are measured: few first, since each may have 128 KiB; then as many as will do, by what was found."""
 
 
 def read_bulk(cursor: Any, condition: str, arguments: Sequence[object], size: int, most: int) -> Found:
@@ -97,30 +103,32 @@ def read_bulk(cursor: Any, condition: str, arguments: Sequence[object], size: in
         cursor: in a transaction that only reads.
         condition: for table ``entry``.
         arguments: for the condition, whose last but one is the offset behind which events are read.
-        size: characters of lines that are enough; half of them are too, where more would be another statement's.
+        size: characters of lines at most, save for one line that has more; half of them are enough.
         most: rows at once.
     """
     *given, after, until = arguments
     measure, join = _MEASURE.format(condition), _JOIN.format(condition)
     pieces: list[bytes] = []
-    events, read = 0, 0.0
-    rows = min(most, max(1, size // _USUAL))
+    events, left, bound = 0, float(size), float("inf")
+    reached: int | None = None
+    rows = min(_FEW, most)
     while True:
         last, seen, total = cursor.execute(measure, (*given, after, until, rows)).fetchone()
         if not seen:
             return Found(b"".join(pieces), None, events)
-        if seen > 1 and read + total > 2 * size:
-            rows = max(1, min(seen // 2, int(seen * (size - read) / total)))
+        if total > left and (seen > 1 or events):
+            if seen == 1:
+                return Found(b"".join(pieces), reached, events)
+            bound = seen - 1  # so many, from here on, may do
+            rows = max(1, min(seen // 2, int(seen * left / total)))
             continue
         pieces += (cursor.execute(join, (*given, after, until, rows)).fetchone()[0], b"\n")
-        events += seen
-        read += total
-        after = last
+        events, left, bound, after, reached = events + seen, left - total, bound - seen, last, last
         if seen < rows:
             return Found(b"".join(pieces), None, events)
-        if rows == most or 2 * read >= size:
+        if rows == most or 2 * left <= size or bound < 1:
             return Found(b"".join(pieces), last, events)
-        rows = min(most, max(1, int(seen * (size - read) / total)))
+        rows = max(1, int(min(most, _MANY, bound, 0.95 * seen * left / total)))
 
 
 class BulkInsert:
@@ -144,11 +152,22 @@ class BulkInsert:
         positions = [msgspec.structs.astuple(each) for each in batch.positions]
         states = [msgspec.json.encode(rows).decode() for rows in (positions, batch.clients)]
         statements = list(_insertions(batch.entries))
-        if len(statements) > 1 or batch.agents or any(batch.windows):
+        guarded = not (len(statements) > 1 or batch.agents or any(batch.windows))
+        try:
+            self._execute(cursor, statements, states, guarded)
+        except sqlite3.IntegrityError as error:
+            if _TRIGGERS not in str(error):
+                raise
+            self._execute(cursor, statements, states, False)
+
+    def _execute(
+        self, cursor: Any, statements: Sequence[tuple[object, ...]], states: Sequence[str], guarded: bool
+    ) -> None:
+        if not guarded:
             cursor.execute("BEGIN IMMEDIATE")
         for statement in statements:
             try:
-                cursor.execute(_INSERT, (*statement, *states))
+                cursor.execute(_INSERT, (*statement, *states, guarded))
             except sqlite3.IntegrityError as error:
                 if _NOT_ALL in str(error):
                     raise StateError(f"the database has not taken all of {statement[1]} events at once") from None
@@ -165,7 +184,6 @@ class BulkInsert:
         cursor.execute("PRAGMA temp_store=MEMORY")
         for statement in _SESSION:
             cursor.execute(statement)
-        connection.commit()  # or a batch that fails would take these rows along
         self._prepared = connection
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import lt
@@ -46,6 +46,7 @@ class Parcel:
     size: int = 0  # bytes of the lines
     own: Sequence[Event] = ()
     rejects: list[tuple[int, str]] = field(default_factory=list)
+    agents: Mapping[str, bool] = field(default_factory=dict)  # whether they are lost, as an own event tells
     positions: dict[str, Position] = field(default_factory=dict)  # by lane: the last that was taken in
     count: int = field(init=False)  # of the lines, which are let go once they are read
 

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from notifyd.database import Fault, NewerSchemaError, StateError, in_one_line
-from notifyd.event import read_columns
+from notifyd.event import NotAcceptableError, read_columns
 from notifyd.hub import statements
 from notifyd.hub.backend import Backend, ask
 from notifyd.hub.entries import Entries, Entry
@@ -187,5 +187,8 @@ class EventLog:
 
 
 def _is_refusal(entry: Entry) -> bool:
-    event = read_columns(entry.line)
+    try:
+        event = read_columns(entry.line)
+    except NotAcceptableError:
+        return False
     return (event.source, event.type) == ("/hub/ingest", "notifyd.rejected")

@@ -119,10 +119,11 @@ class Pipeline:
         """Queues an event of the hub's own; it is given its id when it is stored."""
         own = Event(specversion="1.0", id="", source=source, type=kind, priority=self._own_priority)
         own.data = events.raw_data({"line": line, "fields": fields})
-        self.submit(Parcel(None, (), self._now(), own=(own,)))
+        agents, self._agents = self._agents, {}
+        self.submit(Parcel(None, (), self._now(), own=(own,), agents=agents))
 
     def agent_state(self, agent: str, lost: bool) -> None:
-        """Has the next commit note whether an agent is lost."""
+        """Notes whether an agent is lost, in one commit with the own event that tells of it, which comes next."""
         self._agents[agent] = lost
 
     def wake(self, urgent: bool) -> None:
@@ -174,7 +175,7 @@ class Pipeline:
             Deferred.fromCoroutine(self._prepare_all()).addErrback(self._broken)
 
     async def _prepare_all(self) -> None:
-        while self._queue and not self._open.is_full:
+        while self._queue and not self._open.is_full and not self._stopped:
             parcels = self._gather()
             if self._express is None:
                 await self._settle(parcels)
@@ -242,9 +243,7 @@ class Pipeline:
     @property
     def _has_work(self) -> bool:
         clients = self.clients
-        return bool(self._open.parcels or self._open.batch.entries or self._agents) or (
-            clients is not None and clients.dirty
-        )
+        return bool(self._open.parcels or self._open.batch.entries) or (clients is not None and clients.dirty)
 
     async def _store_all(self) -> None:
         while self._has_work:
@@ -253,7 +252,6 @@ class Pipeline:
             self._settler.close(batch)
             batch.positions = highest(each for parcel in opened.parcels for each in parcel.positions.values())
             batch.clients = self.clients.take() if self.clients is not None else []
-            batch.agents, self._agents = self._agents, {}
             await self._log.append(batch)
             self._publish(batch)
             self._watch_windows()
@@ -328,6 +326,8 @@ class _OpenBatch:
     def add(self, parcels: Sequence[Parcel]) -> None:
         """Notes whose events have been settled into the batch."""
         self.parcels += parcels
+        for parcel in parcels:
+            self.batch.agents.update(parcel.agents)
         self.count += sum(parcel.count for parcel in parcels)
         self.size += sum(parcel.size for parcel in parcels)
 

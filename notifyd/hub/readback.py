@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from notifyd.hub.backend import Backend, ask
 from notifyd.hub.backplane import ALL, Stream
@@ -123,7 +124,15 @@ class Pages:
             self.drop()  # the rest is in memory
         elif self._is_ahead:
             self._ahead = (page.last, self._ask(page.last))
+            self._ahead[1].addErrback(self._not_ahead, page.last)
         return page
+
+    def _not_ahead(self, failure: Failure, after: int) -> Failure | None:
+        """Forgets a page that could not be read ahead, so that it is read when it is asked for."""
+        if self._ahead is None or self._ahead[0] != after:
+            return failure  # who has asked for it meanwhile is told
+        self._ahead = None
+        return None
 
     def _ask(self, after: int) -> Deferred[Page]:
         size = LARGE_PAGE if self._is_ahead else PAGE

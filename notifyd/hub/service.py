@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from twisted.internet import defer, endpoints
@@ -14,7 +15,7 @@ from notifyd.config_hub import HubConfig
 from notifyd.daemon import Daemon, DaemonOptions, share_interpreter, spare_collector, use_monotonic_clock
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_server, is_exposed
-from notifyd.event import read_columns
+from notifyd.event import NotAcceptableError, format_time, read_columns
 from notifyd.hub.agents import AgentWatch
 from notifyd.hub.backend import open_backend
 from notifyd.hub.backplane import Backplane
@@ -222,7 +223,11 @@ class HubDaemon(Daemon):
 
 
 def _refused(entry: Entry, reason: str) -> Entry:
-    return rejected_entry(entry.offset, entry.line, reason, read_columns(entry.line).received, entry.position)
+    try:
+        received = read_columns(entry.line).received
+    except NotAcceptableError:
+        received = format_time(time.time())
+    return rejected_entry(entry.offset, entry.line, reason, received, entry.position)
 
 
 def _shown(address: Any) -> str:

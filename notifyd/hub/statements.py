@@ -151,7 +151,7 @@ def write(cursor: Any, backend: Backend, batch: Batch, again: bool) -> None:
     Args:
         cursor: its transaction is committed afterwards.
         backend: of the database.
-        batch: what is stored; offsets ascend, and are above all that is stored.
+        batch: what is stored; offsets are above all that is stored.
         again: whether it may be there already: an earlier attempt was committed, but its answer was lost.
 
     Raises:

@@ -183,6 +183,7 @@ class SubscriberProtocol(LineReceiver):
         if offset is not None and offset > self._stream.end:
             raise ProtocolError("SUBSCRIBE: after is beyond the end of the log")
         self._resolving = True
+        self._pages.drop()
         self._stream.listeners.discard(self)
         Deferred.fromCoroutine(self._resolve(wish, offset)).addErrback(self._resolve_failed)
 
@@ -272,7 +273,6 @@ class SubscriberProtocol(LineReceiver):
                 return
             chunk = stream.read(self._cursor)
             if chunk is None:
-                self._pages.drop()  # a SUBSCRIBE may have left the log behind
                 stream.listeners.add(self)
                 return
             start, count = chunk.behind(self._cursor)
