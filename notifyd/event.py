@@ -6,13 +6,11 @@ whom, and what is refused, stands in ``docs/protocol.md``.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import json
 import re
 import sys
-import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -91,19 +89,16 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _encoder = msgspec.json.Encoder()
 
 
-_one_at_a_time = threading.RLock()
+_DEEP = 1_000 + 4 * MAX_NESTING
 
 
-@contextlib.contextmanager
-def _deep_stack() -> Iterator[None]:
-    """Lets recursive parsers go ``MAX_NESTING`` deep; their depth has been checked before."""
-    with _one_at_a_time:  # the limit is the process's
-        limit = sys.getrecursionlimit()
-        sys.setrecursionlimit(limit + 4 * MAX_NESTING)
-        try:
-            yield
-        finally:
-            sys.setrecursionlimit(limit)
+def _go_deep() -> None:
+    """Lets recursive parsers go ``MAX_NESTING`` deep; their depth has been checked before.
+
+    The limit is the whole process's: it is raised once, and not lowered under another thread.
+    """
+    if sys.getrecursionlimit() < _DEEP:
+        sys.setrecursionlimit(_DEEP)
 
 
 # --- decoding --------------------------------------------------------------------------------------------
@@ -160,8 +155,8 @@ def _nesting(line: bytes) -> int:
 
 def _decode_slowly(line: bytes) -> Event:
     """Parses what the fast decoder does not take, or says what is wrong with it."""
-    with _deep_stack():
-        members = _members(line)
+    _go_deep()
+    members = _members(line)
     attributes: dict[str, Any] = {}
     extensions: dict[str, Raw] = {}
     for name, raw in members.items():
@@ -227,11 +222,11 @@ def _plain(raw: Raw) -> Any:
         return _decode_any(raw)
     except (msgspec.MsgspecError, RecursionError):
         pass  # too deep, an unpaired surrogate, or a number of very many figures
-    with _deep_stack():
-        try:
-            return _decode_any(raw)
-        except msgspec.MsgspecError:
-            return json.loads(bytes(raw), parse_int=_integer)
+    _go_deep()
+    try:
+        return _decode_any(raw)
+    except msgspec.MsgspecError:
+        return json.loads(bytes(raw), parse_int=_integer)
 
 
 def _integer(text: str) -> int | str:
@@ -282,8 +277,8 @@ def read_columns(line: bytes) -> Columns:
     try:
         return _decode_columns(line)
     except (msgspec.MsgspecError, RecursionError):  # an unpaired surrogate or deep nesting in data
-        with _deep_stack():
-            members = _members(line)
+        _go_deep()
+        members = _members(line)
         missing = set(Columns.__struct_fields__) - members.keys()
         if missing:
             raise NotAcceptableError(f"attribute {min(missing)} is missing") from None
@@ -321,8 +316,8 @@ def splice(data: Raw | UnsetType, added: Mapping[str, bytes], drop: Sequence[str
     """
     old = b"{}" if data is UNSET else bytes(data)
     if drop or any(b'"%b"' % name.encode() in old for name in added):
-        with _deep_stack():
-            members = _members(old)
+        _go_deep()
+        members = _members(old)
         kept = members.keys() - {*drop, *added}
         inside = b",".join(_encode_name(name) + b":" + bytes(raw) for name, raw in members.items() if name in kept)
     else:

@@ -17,7 +17,7 @@ from notifyd.hub.entries import Entries, Entry, Kind, Position
 from notifyd.hub.log import RETRY_FIRST_S, RETRY_MOST_S
 from notifyd.hub.records import Batch, ClientRow, highest
 from tests.hubkit import T0, Hub, hello, line, payload, spooled, subscribe
-from tests.hubparts import CORRUPT, LOCKED, pending, result
+from tests.hubparts import CORRUPT, LOCKED, REFUSED, pending, result
 from tests.logs import Logs
 
 
@@ -248,6 +248,19 @@ def test_a_closed_log_takes_nothing(hub: Hub) -> None:
     hub.log.close()
     with pytest.raises(StateError, match="closed"):
         result(hub.log.append(Batch(Entries.of([entry(1)]))))
+
+
+def test_a_refused_line_that_nobody_can_read_is_kept_all_the_same(hub: Hub) -> None:
+    """One that is broken here, by a mistake of the hub's, must not hold up the others."""
+    base = hub.memory.last
+    broken = Entry(base + 2, b"\n", Kind("normal"))
+    hub.writes.faults = [REFUSED, None, REFUSED]
+    batch = Batch(Entries.of([entry(base + 1), broken]))
+    result(hub.log.append(batch))
+    kept = list(batch.entries)
+    assert [each.offset for each in kept] == [base + 1, base + 2]
+    assert (kept[1].kind.priority, json.loads(kept[1].line)["type"]) == ("error", "notifyd.rejected")
+    assert hub.rows('"offset"') == [base + 1, base + 2]
 
 
 # --- retention -----------------------------------------------------------------------------------------------
