@@ -16,6 +16,7 @@ from notifyd.event import Event
 from notifyd.hub.entries import Entries, Entry, Kind, Position
 from notifyd.hub.log import RETRY_FIRST_S, RETRY_MOST_S
 from notifyd.hub.records import Batch, ClientRow, highest
+from notifyd.hub.windows import WindowRow
 from tests.hubkit import T0, Hub, hello, line, payload, spooled, subscribe
 from tests.hubparts import CORRUPT, LOCKED, REFUSED, pending, result
 from tests.logs import Logs
@@ -248,6 +249,25 @@ def test_a_closed_log_takes_nothing(hub: Hub) -> None:
     hub.log.close()
     with pytest.raises(StateError, match="closed"):
         result(hub.log.append(Batch(Entries.of([entry(1)]))))
+
+
+def test_windows_of_repeats_are_stored_with_the_half_that_opened_them(hub: Hub) -> None:
+    """Between the halves of a refused batch the hub may be killed: repeats in the first one have to be told."""
+    base = hub.memory.last
+    rows = [
+        WindowRow(base + n, "s", f'["{n}"]', 1.5, "r", "/a", "t", "normal", "{}", 0, 1, None, None)
+        for n in (1, 2, 3, 4)
+    ]
+    hub.writes.held = True
+    hub.writes.faults = [REFUSED]
+    batch = Batch(Entries.of(entry(base + n) for n in (1, 2, 3, 4)), windows=(rows, [base]))
+    waiting = pending(hub.log.append(batch))
+    stored = []
+    while hub.writes.waiting:
+        hub.writes.step()
+        stored.append((hub.rows('"offset"'), [row[0] for row in hub.execute('SELECT "offset" FROM suppression')]))
+    assert waiting == [None]
+    assert stored == [([], []), *(([base + n for n in range(1, last + 1)],) * 2 for last in (2, 4))]
 
 
 def test_a_refused_line_that_nobody_can_read_is_kept_all_the_same(hub: Hub) -> None:

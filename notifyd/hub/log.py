@@ -102,9 +102,11 @@ class EventLog:
         entries = list(batch.entries)
         if len(entries) > 1:
             middle = len(entries) // 2
-            # Positions go with their events: between the two halves the hub may be killed.
-            first_positions = highest(entry.position for entry in entries[:middle] if entry.position is not None)
-            first = Batch(Entries.of(entries[:middle]), positions=first_positions)
+            # Positions go with their events, and windows with the one that opened each: between the two halves the hub
+            # may be killed. A window may then count what comes again; without it repeats would never be told.
+            positions = highest(entry.position for entry in entries[:middle] if entry.position is not None)
+            windows = [row for row in batch.windows[0] if row.offset < entries[middle].offset]
+            first = Batch(Entries.of(entries[:middle]), positions=positions, windows=(windows, ()))
             second = replace(batch, entries=Entries.of(entries[middle:]))
             await self.append(first)
             await self.append(second)
