@@ -92,10 +92,11 @@ _encoder = msgspec.json.Encoder()
 _DEEP = 1_000 + 4 * MAX_NESTING
 
 
-def _go_deep() -> None:
+def go_deep() -> None:
     """Lets recursive parsers go ``MAX_NESTING`` deep; their depth has been checked before.
 
-    The limit is the whole process's: it is raised once, and not lowered under another thread.
+    The limit is the whole process's: it is raised once, by a program at its start or when it is needed, and not lowered
+    under another thread.
     """
     if sys.getrecursionlimit() < _DEEP:
         sys.setrecursionlimit(_DEEP)
@@ -155,7 +156,7 @@ def _nesting(line: bytes) -> int:
 
 def _decode_slowly(line: bytes) -> Event:
     """Parses what the fast decoder does not take, or says what is wrong with it."""
-    _go_deep()
+    go_deep()
     members = _members(line)
     attributes: dict[str, Any] = {}
     extensions: dict[str, Raw] = {}
@@ -222,7 +223,7 @@ def _plain(raw: Raw) -> Any:
         return _decode_any(raw)
     except (msgspec.MsgspecError, RecursionError):
         pass  # too deep, an unpaired surrogate, or a number of very many figures
-    _go_deep()
+    go_deep()
     try:
         return _decode_any(raw)
     except msgspec.MsgspecError:
@@ -277,7 +278,7 @@ def read_columns(line: bytes) -> Columns:
     try:
         return _decode_columns(line)
     except (msgspec.MsgspecError, RecursionError):  # an unpaired surrogate or deep nesting in data
-        _go_deep()
+        go_deep()
         members = _members(line)
         missing = set(Columns.__struct_fields__) - members.keys()
         if missing:
@@ -316,7 +317,7 @@ def splice(data: Raw | UnsetType, added: Mapping[str, bytes], drop: Sequence[str
     """
     old = b"{}" if data is UNSET else bytes(data)
     if drop or any(b'"%b"' % name.encode() in old for name in added):
-        _go_deep()
+        go_deep()
         members = _members(old)
         kept = members.keys() - {*drop, *added}
         inside = b",".join(_encode_name(name) + b":" + bytes(raw) for name, raw in members.items() if name in kept)

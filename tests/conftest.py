@@ -15,12 +15,15 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from notifyd import database
 from notifyd.agent.spool import Spool
+from notifyd.event import go_deep
 from tests.cables import cable  # noqa: F401 - a fixture
 from tests.ctllog import kept, sqlite_log  # noqa: F401 - fixtures
 from tests.hubkit import Hub
 from tests.logs import Logs
 from tests.postgres import postgres, postgres_server, postgres_url  # noqa: F401 - fixtures
 from tests.spooling import Log, bounded, make_spool, scheduled
+
+go_deep()  # as the hub does when it starts: no test changes the limit then, which hypothesis would not like
 
 
 class Logged:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from notifyd.event import NotAcceptableError, decode, encode, read_columns
@@ -27,3 +30,25 @@ def test_columns_of_what_the_hub_has_not_written_are_refused() -> None:
     for line in (b"", b"{}", b"[1]", b'{"id":"1"}'):
         with pytest.raises(NotAcceptableError):
             read_columns(line)
+
+
+PROGRAM = """
+import sys
+from notifyd.event import decode, encode, read_columns
+
+def at_depth(depth, line):
+    return at_depth(depth - 1, line) if depth else decode(line)
+
+deep = b"[" * 998 + b"]" * 998
+event = at_depth(900, b'{"id":"1","source":"/a","type":"t","data":{"a":%b}}' % deep)
+event.time = event.received = event.rule = "x"
+assert deep in encode(event)
+assert read_columns(encode(event)).id == "1"
+assert sys.getrecursionlimit() == 5_000
+"""
+
+
+def test_a_program_that_has_prepared_nothing_reads_deep_events() -> None:
+    """The limit is raised when it is needed, however deep the stack is by then."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

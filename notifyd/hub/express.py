@@ -6,22 +6,17 @@ otherwise. What is not like that goes the long way, through drafts, and comes to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from operator import lt
-from typing import Any
-
 from msgspec import UNSET
 from twisted.logger import Logger
 
 from notifyd import event as events
 from notifyd import manyevents
-from notifyd.event import HINTS, Event
+from notifyd.event import HINTS
 from notifyd.hub.classify import Classifier
 from notifyd.hub.entries import Kind, LaneRun, Position
-from notifyd.hub.intake import MAX_SEQUENCE, MOST_DIGITS, Counters, Parcel
+from notifyd.hub.intake import Counters, Parcel, lane_run
 from notifyd.hub.records import Batch
 from notifyd.hub.settle import Alike, Settler
-from notifyd.hub.spools import Spool
 
 PASSED_OVER = 15
 """Parcels that are not tried after one that had to go the long way: its neighbours are like it."""
@@ -69,7 +64,7 @@ class Express:
         agent, spool = ("", None) if producer is None else (producer.agent or "", producer.spool)
         run: LaneRun | None = None
         if spool is not None:
-            run = _run_of(found, spool, agent)
+            run = lane_run(found, spool, agent)
             if run is None:
                 return False
         decision = self._classifier.decide_alike(found)
@@ -87,21 +82,3 @@ class Express:
             parcel.positions[run.lane] = Position(run.spool, run.lane, agent, last)
             spool.known[run.lane] = last
         return True
-
-
-def _run_of(found: Sequence[Event], spool: Spool, agent: str) -> LaneRun | None:
-    """Gives the positions of events that have one priority.
-
-    Returns:
-        None unless their sequences have as many figures, ascend, and are above what is known of their lane.
-    """
-    lane = found[0].priority
-    texts: list[Any] = [event.sequence for event in found]
-    if UNSET in texts or lane is UNSET or lane not in HINTS:
-        return None
-    figures, sizes = "".join(texts), set(map(len, texts))
-    if not (figures.isascii() and figures.isdigit() and len(sizes) == 1 and max(sizes) <= MOST_DIGITS):
-        return None
-    if not spool.known[lane] < int(texts[0]) <= int(texts[-1]) <= MAX_SEQUENCE or not all(map(lt, texts, texts[1:])):
-        return None
-    return LaneRun(spool.name, lane, agent, texts)

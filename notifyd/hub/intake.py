@@ -15,7 +15,7 @@ from notifyd import event as events
 from notifyd import manyevents
 from notifyd.event import HINTS, Event, NotAcceptableError, Priority
 from notifyd.hub.draft import Draft
-from notifyd.hub.entries import Entry, Kind, Position
+from notifyd.hub.entries import Entry, Kind, LaneRun, Position
 from notifyd.hub.spools import Spool
 
 MAX_SEQUENCE = 2**63 - 1
@@ -102,14 +102,13 @@ class Intake:
         spool = None if producer is None else producer.spool
         positions: Iterable[Position | None] = repeat(None, count)
         if producer is not None and spool is not None and count:
-            lane = found[0].priority
-            numbers = new_sequences(found, spool)
-            if numbers is None or lane is UNSET or len({event.priority for event in found}) > 1:
+            run = lane_run(found, spool, producer.agent or "")
+            if run is None or len({event.priority for event in found}) > 1:
                 return False
-            taken = list(map(Position, repeat(spool.name), repeat(lane), repeat(producer.agent or ""), numbers))
-            parcel.positions[lane] = taken[-1]
+            taken = [Position(run.spool, run.lane, run.agent, int(text)) for text in run.sequences]
+            parcel.positions[run.lane] = taken[-1]
             positions = taken
-            spool.known[lane] = numbers[-1]
+            spool.known[run.lane] = taken[-1].sequence
         items += map(Draft, found, repeat(received), repeat(parcel.received_s), parcel.lines, positions)
         return True
 
@@ -160,30 +159,22 @@ def read_position(event: Event, spool: Spool, agent: str) -> Position:
     return Position(spool.name, lane, agent, number)
 
 
-def new_sequences(found: Sequence[Event], spool: Spool) -> list[int] | None:
-    """Gives the sequences of a spool's events, at least one, which are all of the lane that the first one has.
+def lane_run(found: Sequence[Event], spool: Spool, agent: str) -> LaneRun | None:
+    """Gives the positions of a spool's events, at least one, that have one priority.
 
     Returns:
-        They ascend, and are above what is known of the lane; None where that is not so, or has to be looked at closely.
+        None unless their sequences have as many figures, ascend, and are above what is known of their lane.
     """
     lane = found[0].priority
-    numbers = read_sequences(found)
-    if numbers is None or lane is UNSET or lane not in HINTS or numbers[0] <= spool.known[lane]:
-        return None
-    return numbers if all(map(lt, numbers, numbers[1:])) else None
-
-
-def read_sequences(found: Sequence[Event]) -> list[int] | None:
-    """Gives the sequences of a spool's events, at least one; None where one is none, or has to be looked at closely."""
     texts: list[Any] = [event.sequence for event in found]
-    if UNSET in texts:
+    if UNSET in texts or lane is UNSET or lane not in HINTS:
         return None
-    digits = "".join(texts)
-    sizes = set(map(len, texts))
-    if not (digits.isascii() and digits.isdigit() and min(sizes) > 0 and max(sizes) <= MOST_DIGITS):
+    figures, sizes = "".join(texts), set(map(len, texts))
+    if not (figures.isascii() and figures.isdigit() and len(sizes) == 1 and max(sizes) <= MOST_DIGITS):
         return None
-    numbers = list(map(int, texts))
-    return numbers if max(numbers) <= MAX_SEQUENCE else None
+    if not spool.known[lane] < int(texts[0]) <= int(texts[-1]) <= MAX_SEQUENCE or not all(map(lt, texts, texts[1:])):
+        return None
+    return LaneRun(spool.name, lane, agent, texts)
 
 
 def rejected_entry(offset: int, line: bytes, reason: str, received: str, position: Position | None = None) -> Entry:

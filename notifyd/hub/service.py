@@ -15,7 +15,7 @@ from notifyd.config_hub import HubConfig
 from notifyd.daemon import Daemon, DaemonOptions, share_interpreter, spare_collector, use_monotonic_clock
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_server, is_exposed
-from notifyd.event import NotAcceptableError, format_time, read_columns
+from notifyd.event import NotAcceptableError, format_time, go_deep, read_columns
 from notifyd.hub.agents import AgentWatch
 from notifyd.hub.backend import open_backend
 from notifyd.hub.backplane import Backplane
@@ -88,6 +88,7 @@ class HubDaemon(Daemon):
         prepare_folder(self.state)
         self._lock.acquire()
         share_interpreter()
+        go_deep()
         settings, reactor = self.settings, self.reactor
 
         backend = open_backend(settings.database.url, self.state)
