@@ -44,10 +44,24 @@ class _Complete(_Plain, kw_only=True, gc=False):
     data: Raw
 
 
+class _Bare(_Complete, kw_only=True, gc=False):
+    """What has no attributes but those that an agent gives."""
+
+    subject: Literal["\0"] | UnsetType = UNSET  # type: ignore[assignment]  # it is never anything but UNSET
+    datacontenttype: Literal["\0"] | UnsetType = UNSET  # type: ignore[assignment]  # so is this
+    dataschema: Literal["\0"] | UnsetType = UNSET  # type: ignore[assignment]  # and this
+    data_base64: Literal["\0"] | UnsetType = UNSET  # type: ignore[assignment]  # and this
+
+
+_decode_bare = msgspec.json.Decoder(_Bare).decode
 _decode_complete = msgspec.json.Decoder(_Complete).decode
 _decode_plain = msgspec.json.Decoder(_Plain).decode
 _decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _encoder = msgspec.json.Encoder()
+
+_FEW = 10_000
+_LAST_FIGURES = [b"%04d" % number for number in range(_FEW)]
+"""What offsets end with: most events that are dealt with together have the same figures before."""
 
 
 def decode_all(lines: Sequence[bytes], *, complete: bool = False) -> list[Event] | None:
@@ -67,7 +81,7 @@ def decode_all(lines: Sequence[bytes], *, complete: bool = False) -> list[Event]
         return None
     try:
         whole.decode()  # each line is UTF-8 if all are: no character's bytes have a line end among them
-        found: list[Event] = list(map(_decode_complete if complete else _decode_plain, lines))
+        found: list[Event] = _decode_complete_all(lines) if complete else list(map(_decode_plain, lines))
     except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
         return None
     data: list[Any] = [event.data for event in found]
@@ -77,6 +91,13 @@ def decode_all(lines: Sequence[bytes], *, complete: bool = False) -> list[Event]
     if (b"\n" + b"\n".join(data)).count(b"\n{") < len(data):  # a line has no line end inside
         return None
     return found if are_rfc3339(times) else None
+
+
+def _decode_complete_all(lines: Sequence[bytes]) -> list[Event]:
+    try:
+        return list(map(_decode_bare, lines))
+    except msgspec.MsgspecError:
+        return list(map(_decode_complete, lines))
 
 
 def data_objects(some: Sequence[Event]) -> list[dict[str, Any]] | None:
@@ -108,6 +129,41 @@ def encode_all(some: Sequence[Event], lines: Sequence[bytes] = ()) -> tuple[byte
         if len(sizes) == len(some):  # none has a line end among its white space
             return data, sizes
     return join_lines(list(map(encode, some)))
+
+
+def append_members(
+    some: Sequence[Event], lines: Sequence[bytes], first: int, members: bytes
+) -> tuple[bytes, list[int]] | None:
+    """Adds members to lines as they are, where there is nothing in them but events' attributes, each once.
+
+    Encoding those events would give the same, in another order.
+
+    Args:
+        some: events, at least one, that were decoded from the lines as complete ones; of one type, source and priority,
+            with sequences of as many figures.
+        lines: of the events.
+        first: the first one's ``offset``, which is added; the next one's is one more.
+        members: what comes behind the offset, from the comma on.
+
+    Returns:
+        The lines, each with its LF, and the bytes of each; None where they have to be encoded.
+    """
+    whole = b"".join(lines)
+    if type(some[0]) is not _Bare or not whole.isascii() or b"\\" in whole:
+        return None
+    # No line with these values and without escapes can be shorter than its encoded event is. Where all have no more
+    # bytes together, none has white space or a key that is repeated.
+    own = [len(event.id) + len(event.time) + len(event.data) for event in some]  # type: ignore[arg-type]  # complete ones
+    if len(whole) != sum(own) + len(some) * (len(_encoder.encode(some[0])) - own[0]):
+        return None
+    high, low = divmod(first, _FEW)
+    offsets = _LAST_FIGURES[low : low + len(lines)]
+    if not high or len(offsets) < len(lines):
+        return None
+    before, behind = b',"offset":"%d' % high, b'"' + members + b"}\n"
+    longer = len(before) + len(offsets[0]) + len(behind) - 1
+    data = behind.join(map(before.join, zip([line[:-1] for line in lines], offsets, strict=True))) + behind
+    return data, [len(line) + longer for line in lines]
 
 
 def _sizes_like(data: bytes, lines: Sequence[bytes]) -> list[int]:

@@ -6,13 +6,13 @@ steps is grown as events need it, and remembered by what stood in the events.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from notifyd import manyevents
 from notifyd.conditions import ABSENT
 from notifyd.config_hub import HubRule
 from notifyd.event import Event
+from notifyd.hub.asked import AskedData
 from notifyd.hub.conditions import value_at, values_in
 from notifyd.hub.draft import Draft
 from notifyd.hub.rulesets import Key, Patterns, Place, Shape, places_of
@@ -42,6 +42,7 @@ class RuleTree:
         self._by_type = Patterns((rule.type, 1 << n) for n, rule in enumerate(rules))
         self._by_source = Patterns((rule.source, 1 << n) for n, rule in enumerate(rules))
         self._places, self._shapes = places_of(rules)
+        self._asked = AskedData({place.steps: None for needed in self._places for place in needed})
         self._types: dict[str, int] = {}
         self._sources: dict[str, int] = {}
         self._roots: dict[int, _Node] = {}
@@ -62,7 +63,8 @@ class RuleTree:
             if asked:
                 Draft.parse_all(asked)
         if alike:
-            nodes = [self._descend_together(nodes[0], [draft.parsed for draft in drafts])] * len(nodes)
+            data = [draft.parsed for draft in drafts]
+            nodes = [self._descend_together(nodes[0], lambda steps: values_in(data, steps))] * len(nodes)
         return list(map(self._descend, nodes, drafts))
 
     def first_alike(self, found: Sequence[Event]) -> int | None:
@@ -71,8 +73,8 @@ class RuleTree:
             return None
         node = self._start(found[0])
         if node.place is not None:
-            data = manyevents.data_objects(found)
-            node = node if data is None else self._descend_together(node, data)
+            values = self._asked.read(found)
+            node = node if values is None else self._descend_together(node, values.at)
         return None if node.place is not None else node.rule
 
     def _start(self, event: Event) -> _Node:
@@ -85,10 +87,10 @@ class RuleTree:
             more = self._learn(self._sources, self._by_source, event.source)
         return self._roots.get(alive & more) or self._root(alive & more)
 
-    def _descend_together(self, node: _Node, data: Sequence[Any]) -> _Node:
-        """Goes down as far as events with such data, parsed, all take the same way."""
+    def _descend_together(self, node: _Node, values_at: Callable[[tuple[str, ...]], Sequence[Any]]) -> _Node:
+        """Goes down as far as events, in which these values stand at a path, all take the same way."""
         while (place := node.place) is not None:
-            values = values_in(data, place.steps)
+            values = values_at(place.steps)
             kinds = set(map(type, values))
             if kinds != {str} and kinds != {type(ABSENT)}:
                 break

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from msgspec import UNSET
+from msgspec import UNSET, json
 from twisted.logger import Logger
 
 from notifyd import event as events
@@ -152,19 +152,29 @@ class Settler:
         Returns:
             Whether it could be done. If not, nothing was but to the events: a line is too long.
         """
-        first, found, received = self.last + 1, alike.found, alike.received
-        priority, rule = decision.word, decision.rule
-        for event, offset in zip(found, offset_texts(first, len(found)), strict=True):
-            event.offset = offset
-            event.priority = priority
-            event.received = received
-            event.rule = rule
-        data, sizes = manyevents.encode_all(found, alike.lines)
+        first, found = self.last + 1, alike.found
+        data, sizes = self._add_to_lines(alike, decision) or self._encode_alike(alike, decision)
         if max(sizes) > wire.MAX_HUB_LINE:
             return False
         batch.entries.extend(first, data, sizes, alike.kind, alike.run or (None,) * len(found))
         self.last += len(found)
         return True
+
+    def _add_to_lines(self, alike: Alike, decision: Decision) -> tuple[bytes, list[int]] | None:
+        if alike.run is None or alike.kind.hint != decision.word:
+            return None  # not even the priority may stay as it is
+        members = b',"received":"%b","rule":%b' % (alike.received.encode(), json.encode(decision.rule))
+        return manyevents.append_members(alike.found, alike.lines, self.last + 1, members)
+
+    def _encode_alike(self, alike: Alike, decision: Decision) -> tuple[bytes, list[int]]:
+        found, received = alike.found, alike.received
+        priority, rule = decision.word, decision.rule
+        for event, offset in zip(found, offset_texts(self.last + 1, len(found)), strict=True):
+            event.offset = offset
+            event.priority = priority
+            event.received = received
+            event.rule = rule
+        return manyevents.encode_all(found, alike.lines)
 
     def end_windows(self, until_s: float, batch: Batch) -> None:
         """Adds what tells of the windows of repeats that have ended; no event received before may wait."""
