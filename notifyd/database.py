@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from twisted.enterprise import adbapi
 from twisted.internet.defer import Deferred
 
+from notifyd.onethread import OneConnection
+
 T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 2_000
@@ -98,18 +100,22 @@ def open_pool(
             connection.close()  # the pool forgets a connection that could not be prepared
             raise
 
-    return adbapi.ConnectionPool(
+    make: Any = OneConnection
+    number = {}
+    if threads > 1:
+        make, number = adbapi.ConnectionPool, {"cp_min": 1, "cp_max": threads}
+    pool: adbapi.ConnectionPool = make(
         "sqlite3",
         f"file:{_quote(path)}?mode={'ro' if read_only else 'rwc'}",
         uri=True,
         check_same_thread=False,
-        cp_min=1,
-        cp_max=threads,
         cp_openfun=prepare,
         cp_noisy=False,
         cp_reactor=reactor,
+        **number,
         **({"isolation_level": None} if autocommit else {}),
     )
+    return pool
 
 
 def _quote(path: Path) -> str:

@@ -7,8 +7,11 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -16,6 +19,7 @@ from twisted.internet import reactor
 
 from notifyd import database
 from notifyd.database import Fault, FolderLock, NewerSchemaError, StateError, judge, migrate
+from notifyd.onethread import OneThread
 
 FIRST = "CREATE TABLE a (x INTEGER); INSERT INTO a VALUES (1)"
 SECOND = "ALTER TABLE a ADD COLUMN y INTEGER"
@@ -181,3 +185,61 @@ def test_a_state_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file" / "sub"):
         with pytest.raises(StateError, match="cannot be written"):
             database.prepare_folder(folder)
+
+
+def test_one_thread_takes_work_in_order_and_ends() -> None:
+    """What raises is told, what came before the start is done, and nothing of what was done is held."""
+    thread = OneThread("under test")
+    told: list[tuple[bool, Any]] = []
+
+    def tell(done: bool, result: Any) -> None:
+        told.append((done, result))
+
+    def fail() -> None:
+        raise SystemExit("no end of the thread")
+
+    class Work:
+        """Something that is looked for afterwards."""
+
+    work = Work()
+    there = weakref.ref(work)
+    thread.callInThreadWithCallback(tell, lambda number, more: number + more, 1, more=2)
+    thread.callInThreadWithCallback(tell, fail)
+    thread.callInThreadWithCallback(lambda *_: None, lambda held: threading.current_thread().name, work)
+    thread.start()
+    thread.callInThreadWithCallback(tell, lambda: threading.current_thread().name)
+    del work
+    thread.stop()
+    thread.stop()
+    assert (told[0], told[2]) == ((True, 3), (True, "under test"))
+    assert told[1][1].check(SystemExit)
+    assert not told[1][0]
+    assert there() is None
+    assert "under test" not in {each.name for each in threading.enumerate()}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_pool_of_one_connection_can_be_made_before_the_reactor_runs(tmp_path: Path) -> None:
+    """It then starts with the reactor; what is asked for before is done."""
+
+    class NotRunning:
+        """A reactor that will run."""
+
+        def __init__(self) -> None:
+            self.starts: list[Any] = []
+
+        def callWhenRunning(self, start: Any) -> None:
+            """Notes what is to be done then."""
+            self.starts.append(start)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(reactor, name)
+
+    later = NotRunning()
+    pool = database.open_pool(tmp_path / "x.db", reactor=later)
+    answer = database.interact(pool, lambda cursor: cursor.execute("SELECT 7").fetchone()[0])
+    assert not answer.called
+    (start,) = later.starts
+    start()
+    assert await answer == 7
+    pool.close()  # type: ignore[no-untyped-call]  # as all of adbapi

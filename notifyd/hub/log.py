@@ -84,10 +84,10 @@ class EventLog:
         """
         attempts = 0
 
-        async def attempt() -> None:
+        def attempt() -> Deferred[Any]:
             nonlocal attempts
             attempts += 1
-            await self._interact(self._write, batch, attempts > 1)
+            return self._interact(self._write, batch, attempts > 1)
 
         try:
             await self._persist(attempt)
