@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain
 from typing import Any
 
 import msgspec
 
 from notifyd.database import StateError
-from notifyd.hub.entries import Entries, Kind
+from notifyd.hub.entries import START, Entries, Kind, starts_of
 from notifyd.hub.records import Batch, Found
 from notifyd.hub.statements import PUT_CLIENT, PUT_POSITION
 
@@ -24,22 +23,15 @@ MOST_ROWS = 4_096
 MOST_BYTES = 16 * 2**20
 """Rows, and bytes of their bodies, that one statement inserts, nearly."""
 
-_START, _KIND = 9, 4
-"""Figures of where a body begins in the blob, and of its kind; a SQLite blob has 10^9 bytes at most."""
+_KIND = 4
+"""Figures of the number of a kind."""
 
-_PLACE = b"%%0%dd" % _START
-_PLACE_KIND = _PLACE + b"%%0%dd" % _KIND
 _COLUMNS = '"offset", priority, hint, agent, suppressed, body'
-
-
-def _body(width: int) -> str:
-    """Gives the expression that cuts a body out of the lines by the ``width`` figures that tell where it begins.
-
-    Behind the last one's figures there are those of what would follow.
-    """
-    start = f"CAST(substr(NEW.places, n.i * {width} + 1, {_START}) AS INTEGER)"
-    next_start = f"CAST(substr(NEW.places, n.i * {width} + {width + 1}, {_START}) AS INTEGER)"
-    return f"CAST(substr(NEW.lines, {start}, {next_start} - {start} - 1) AS TEXT)"
+# The lines are cut by the figures that tell where each begins; behind the last one's there are those of a next one.
+_BEGINS = f"CAST(substr(NEW.starts, n.i * {START} + 1, {START}) AS INTEGER)"
+_ENDS = f"CAST(substr(NEW.starts, n.i * {START} + {START + 1}, {START}) AS INTEGER)"
+_BODY = f"CAST(substr(NEW.lines, {_BEGINS}, {_ENDS} - {_BEGINS} - 1) AS TEXT)"
+_NUMBER = f"CAST(substr(NEW.numbers, n.i * {_KIND} + 1, {_KIND}) AS INTEGER)"
 
 
 def _members(count: int) -> str:
@@ -69,20 +61,19 @@ _SESSION = (
     "CREATE TEMP TABLE IF NOT EXISTS kind (kind INTEGER PRIMARY KEY, priority, hint, agent, suppressed)",
     "INSERT OR IGNORE INTO temp.number WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT"  # noqa: S608 - constants
     f" {MOST_ROWS}) SELECT i FROM n",
-    "CREATE TEMP VIEW IF NOT EXISTS batch AS SELECT NULL AS first, NULL AS count, NULL AS lines, NULL AS places,"
-    " NULL AS priority, NULL AS hint, NULL AS agent, NULL AS suppressed, NULL AS kinds, NULL AS positions,"
-    " NULL AS clients, NULL AS guarded",
+    "CREATE TEMP VIEW IF NOT EXISTS batch AS SELECT NULL AS first, NULL AS count, NULL AS lines, NULL AS starts,"
+    " NULL AS priority, NULL AS hint, NULL AS agent, NULL AS suppressed, NULL AS kinds, NULL AS numbers,"
+    " NULL AS positions, NULL AS clients, NULL AS guarded",
     "CREATE TEMP TRIGGER IF NOT EXISTS one_kind INSTEAD OF INSERT ON batch WHEN NEW.kinds IS NULL BEGIN"  # noqa: S608
     f" {_GUARD}; INSERT INTO entry ({_COLUMNS}) SELECT NEW.first + n.i, NEW.priority, NEW.hint, NEW.agent,"
-    f" NEW.suppressed, {_body(_START)} FROM temp.number n WHERE n.i < NEW.count; {_CHECK}; {_STATES}; END",
+    f" NEW.suppressed, {_BODY} FROM temp.number n WHERE n.i < NEW.count; {_CHECK}; {_STATES}; END",
     "CREATE TEMP TRIGGER IF NOT EXISTS many_kinds INSTEAD OF INSERT ON batch WHEN NEW.kinds IS NOT NULL BEGIN"  # noqa: S608
     f" {_GUARD}; DELETE FROM kind; INSERT INTO kind SELECT key, {_members(4)} FROM json_each(NEW.kinds);"
     f" INSERT INTO entry ({_COLUMNS}) SELECT NEW.first + n.i, k.priority, k.hint, k.agent, k.suppressed,"
-    f" {_body(_START + _KIND)} FROM temp.number n CROSS JOIN temp.kind k"
-    f" ON k.kind = CAST(substr(NEW.places, n.i * {_START + _KIND} + {_START + 1}, {_KIND}) AS INTEGER)"
-    f" WHERE n.i < NEW.count; {_CHECK}; {_STATES}; END",
+    f" {_BODY} FROM temp.number n CROSS JOIN temp.kind k"
+    f" ON k.kind = {_NUMBER} WHERE n.i < NEW.count; {_CHECK}; {_STATES}; END",
 )
-_INSERT = "INSERT INTO temp.batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO temp.batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _MEASURE = """
     SELECT max("offset"), count(*), total(length(body) + 1)
@@ -196,25 +187,22 @@ def _insertions(entries: Entries) -> Iterator[tuple[object, ...]]:
     place = 0
     for start, stop in _pieces(sizes):
         count, size = stop - start, sum(sizes[start:stop])
-        piece = data if size == len(data) else data[place : place + size]
-        place += size
-        starts = accumulate(sizes[start:stop], initial=1)
-        if len(kinds) == 1:
-            yield entries.first + start, count, piece, (_PLACE * (count + 1)) % tuple(starts), *kinds[0], None
+        if count == len(sizes):
+            piece, starts = data, entries.starts
         else:
-            figures = chain.from_iterable(zip(starts, (*numbers[start:stop], 0), strict=True))
-            places = (_PLACE_KIND * (count + 1)) % tuple(figures)
-            yield entries.first + start, count, piece, places, None, None, None, None, kinds_json
+            piece, starts = data[place : place + size], starts_of((*sizes[start:stop], 0), 1)
+        place += size
+        if len(kinds) == 1:
+            yield entries.first + start, count, piece, starts, *kinds[0], None, None
+        else:
+            some = numbers[start * _KIND : stop * _KIND]
+            yield entries.first + start, count, piece, starts, None, None, None, None, kinds_json, some
 
 
-def _numbers(entries: Entries, kinds: Sequence[Kind]) -> list[int]:
-    """Gives the number of each entry's kind among ``kinds``; nothing where there is only one."""
-    numbers: list[int] = []
-    if len(kinds) > 1:
-        number_of = {kind: number for number, kind in enumerate(kinds)}
-        for kind, count in entries.runs:
-            numbers += [number_of[kind]] * count
-    return numbers
+def _numbers(entries: Entries, kinds: Sequence[Kind]) -> bytes:
+    """Gives the number of each entry's kind among ``kinds``, in :data:`_KIND` figures each."""
+    number_of = {kind: b"%0*d" % (_KIND, number) for number, kind in enumerate(kinds)}
+    return b"".join([number_of[kind] * count for kind, count in entries.runs])
 
 
 def _pieces(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -10,6 +10,17 @@ import msgspec
 
 from notifyd import event as events
 
+START = 9
+"""Figures of where a line begins in a batch; a SQLite blob has 10^9 bytes at most."""
+
+_START = b"%%0%dd" % START
+
+
+def starts_of(sizes: Sequence[int], first: int) -> bytes:
+    """Gives where each line begins, counted in bytes from ``first``: :data:`START` figures each."""
+    starts = tuple(accumulate(sizes, initial=first))[:-1]
+    return (_START * len(starts)) % starts
+
 
 class Position(msgspec.Struct, frozen=True, gc=False):
     """How far a spool's lane has come: set when the event that carries it is stored, or dropped by a rule."""
@@ -75,17 +86,20 @@ class Entries:
     Attributes:
         first: the first one's offset; of no meaning where there is none.
         sizes: bytes of their lines, each with its LF.
+        size: of all.
         runs: kinds, and how many events in a row are of each.
     """
 
-    __slots__ = ("_pieces", "_positions", "first", "runs", "sizes")
+    __slots__ = ("_pieces", "_positions", "_starts", "first", "runs", "size", "sizes")
 
     def __init__(self) -> None:
         self.first = 0
         self.sizes: list[int] = []
+        self.size = 0
         self.runs: list[tuple[Kind, int]] = []
         self._positions: list[LaneRun | Sequence[Position | None]] = []
         self._pieces: list[bytes] = []  # joined they are the lines
+        self._starts: list[bytes] = []
 
     @classmethod
     def of(cls, some: Iterable[Entry]) -> Entries:
@@ -119,6 +133,11 @@ class Entries:
         if len(self._pieces) != 1:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
+
+    @property
+    def starts(self) -> bytes:
+        """Where each line begins in :attr:`data`, and where one behind them would, as :func:`starts_of` gives it."""
+        return b"".join((*self._starts, b"%0*d" % (START, self.size + 1)))
 
     @property
     def kinds(self) -> list[Kind]:
@@ -164,7 +183,10 @@ class Entries:
             self.first = first
         elif first != self.last + 1:
             raise ValueError(f"offset {first} does not follow {self.last}")
+        # While the batch gathers there is time for it; once it is to be written the database waits.
+        self._starts.append(starts_of(sizes, self.size + 1))
         self.sizes += sizes
+        self.size += len(data)
         self._positions.append(positions)
         self._pieces.append(data)
         runs = [(kinds, len(sizes))] if isinstance(kinds, Kind) else _runs_of(kinds)
