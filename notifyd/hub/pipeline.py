@@ -251,7 +251,7 @@ class Pipeline:
             # The database goes on with the next batch while those are told whom the last one concerns.
             opened, written = self._begin_to_write() if self._has_work else (None, None)
             if stored is not None:
-                self._tell(stored)
+                self._tell(stored, busy=opened is not None)
             if written is not None:
                 await written
             stored = opened
@@ -267,17 +267,20 @@ class Pipeline:
         batch.clients = self.clients.take() if self.clients is not None else []
         return opened, Deferred.fromCoroutine(self._log.append(batch))
 
-    def _tell(self, stored: _OpenBatch) -> None:
+    def _tell(self, stored: _OpenBatch, *, busy: bool) -> None:
+        for position in stored.batch.positions:
+            self._spools.stored(position)
+        if busy:  # producers may send more while subscribers are told
+            self._acknowledge(stored.parcels)
         self._publish(stored.batch)
         self._watch_windows()
         if self.clients is not None:
             self.clients.written(stored.batch.clients)
-        self._acknowledge(stored.parcels)
+        if not busy:
+            self._acknowledge(stored.parcels)
         self._prepare()
 
     def _publish(self, batch: Batch) -> None:
-        for position in batch.positions:
-            self._spools.stored(position)
         entries = batch.entries
         if not entries:
             return
