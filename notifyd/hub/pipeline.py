@@ -246,41 +246,26 @@ class Pipeline:
         return bool(self._open.parcels or self._open.batch.entries) or (clients is not None and clients.dirty)
 
     async def _store_all(self) -> None:
-        stored: _OpenBatch | None = None
-        while stored is not None or self._has_work:
-            # The database goes on with the next batch while those are told whom the last one concerns.
-            opened, written = self._begin_to_write() if self._has_work else (None, None)
-            if stored is not None:
-                self._tell(stored, busy=opened is not None)
-            if written is not None:
-                await written
-            stored = opened
+        while self._has_work:
+            opened, self._open = self._open, _OpenBatch()
+            batch = opened.batch
+            self._settler.close(batch)
+            batch.positions = highest(each for parcel in opened.parcels for each in parcel.positions.values())
+            batch.clients = self.clients.take() if self.clients is not None else []
+            await self._log.append(batch)
+            self._publish(batch)
+            self._watch_windows()
+            if self.clients is not None:
+                self.clients.written(batch.clients)
+            self._acknowledge(opened.parcels)
+            self._prepare()
         self._storing = False
         if not self._preparing:
             self._tell_idle()
 
-    def _begin_to_write(self) -> tuple[_OpenBatch, Deferred[None]]:
-        opened, self._open = self._open, _OpenBatch()
-        batch = opened.batch
-        self._settler.close(batch)
-        batch.positions = highest(each for parcel in opened.parcels for each in parcel.positions.values())
-        batch.clients = self.clients.take() if self.clients is not None else []
-        return opened, Deferred.fromCoroutine(self._log.append(batch))
-
-    def _tell(self, stored: _OpenBatch, *, busy: bool) -> None:
-        for position in stored.batch.positions:
-            self._spools.stored(position)
-        if busy:  # producers may send more while subscribers are told
-            self._acknowledge(stored.parcels)
-        self._publish(stored.batch)
-        self._watch_windows()
-        if self.clients is not None:
-            self.clients.written(stored.batch.clients)
-        if not busy:
-            self._acknowledge(stored.parcels)
-        self._prepare()
-
     def _publish(self, batch: Batch) -> None:
+        for position in batch.positions:
+            self._spools.stored(position)
         entries = batch.entries
         if not entries:
             return
