@@ -165,10 +165,11 @@ def test_a_row_whose_body_somebody_has_spoilt_does_not_hide_the_others(tmp_path:
     st.lists(st.tuples(st.integers(1, 3), kinds, st.sampled_from(["", "ü" * 40, "x" * 700])), min_size=1, max_size=40),
     st.sampled_from([1, 200, 2_000, 10_000]),
     st.sampled_from([1, 3, 17, 2**31]),
+    st.sampled_from([1, 5, 16, 1_000]),
     st.sampled_from(["", "priority = ? AND NOT suppressed AND "]),
 )
 def test_a_page_is_read_together_as_row_by_row(
-    tmp_path_factory: pytest.TempPathFactory, what: list[Any], size: int, most: int, condition: str
+    tmp_path_factory: pytest.TempPathFactory, what: list[Any], size: int, most: int, rows: int, condition: str
 ) -> None:
     """Page by page everything comes, in order and once, and no page is much longer than was asked for."""
     entries, offset = [], 0
@@ -184,7 +185,8 @@ def test_a_page_is_read_together_as_row_by_row(
     condition += '"offset" > ? AND "offset" <= ?'
     given = ("normal",) if "priority" in condition else ()
     whole = [b"", b""]
-    for number, read in enumerate((backend.read_events, partial(read_rows, backend=backend))):
+    ways = (partial(backend.read_events, rows=rows), partial(read_rows, backend=backend))
+    for number, read in enumerate(ways):
         after: int | None = 0
         while after is not None:
             found = read(connection.cursor(), condition=condition, arguments=(*given, after, offset - 1), size=size)
@@ -262,8 +264,9 @@ def test_a_trigger_of_somebody_else_leaves_no_part_of_a_batch(tmp_path: Path) ->
     connection.close()
 
 
+@pytest.mark.parametrize("rows", [1, bulk.FEW, 4_000])
 @pytest.mark.parametrize("small", [0, 1, 15, 16, 400, 5_000])
-def test_long_lines_behind_short_ones_are_not_measured_over_and_over(tmp_path: Path, small: int) -> None:
+def test_long_lines_behind_short_ones_are_not_measured_over_and_over(tmp_path: Path, small: int, rows: int) -> None:
     """A page takes few statements, and no more than was asked for, whatever stands behind what was looked at."""
     connection = connect(tmp_path)
     kind = ("normal", None, None, False)
@@ -273,10 +276,12 @@ def test_long_lines_behind_short_ones_are_not_measured_over_and_over(tmp_path: P
     after: int | None = 0
     lines = pages = 0
     while after is not None:
-        found = bulk.read_bulk(connection.cursor(), '"offset" > ? AND "offset" <= ?', [after, 10**6], 500_000, 2**31)
+        found = bulk.read_bulk(
+            connection.cursor(), '"offset" > ? AND "offset" <= ?', [after, 10**6], 500_000, 2**31, rows
+        )
         lines += found.events
         pages += 1
-        assert len(found.data) <= 500_000
+        assert len(found.data.decode()) <= 500_000
         assert found.events == found.data.count(b"\n")
         after = found.last
     assert lines == small + 200

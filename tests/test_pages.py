@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 
 from notifyd.hub import readback
 from notifyd.hub.backplane import Stream
-from notifyd.hub.readback import LARGE_PAGE, PAGE, Page, Pages
+from notifyd.hub.bulk import FEW
+from notifyd.hub.readback import FILLED, LARGE_PAGE, MOST_AHEAD, PAGE, Page, Pages
 from tests.hubparts import pending
 
 
@@ -20,20 +21,22 @@ class Log:
     def __init__(self) -> None:
         self.ahead = 0
         self.asked: list[tuple[int, int, Deferred[Page]]] = []
+        self.rows = 0  # of what was asked last
 
-    def page(self, stream: str, after: int, until: int, size: int) -> Deferred[Page]:
+    def page(self, stream: str, after: int, until: int, size: int, rows: int) -> Deferred[Page]:
         """Notes what is asked for."""
         assert (stream, until) == ("normal", 1_000)
+        self.rows = rows
         self.asked.append((after, size, Deferred()))
         return self.asked[-1][2]
 
-    def answer(self, last: int | Exception) -> None:
+    def answer(self, last: int | Exception, events: int = 0, data: bytes = b"") -> None:
         """Answers what was asked last."""
         deferred = self.asked[-1][2]
         if isinstance(last, Exception):
             deferred.errback(last)
         else:
-            deferred.callback(Page(None, b"", last, 0))
+            deferred.callback(Page(None, data, last, events))
 
     @property
     def wanted(self) -> list[tuple[int, int]]:
@@ -140,3 +143,22 @@ def test_a_page_that_could_not_be_read_ahead_is_asked_for_again(log: Log) -> Non
     gc.collect()
     assert [after for after, _ in log.wanted] == [0, 300, 300, 600, 600, 600]
     assert log.ahead == 0
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_what_a_page_had_tells_how_many_rows_the_next_one_takes(log: Log, crowded: bool) -> None:
+    """Whether it is read ahead or not; few where nothing is known."""
+    log.ahead = MOST_AHEAD if crowded else 0
+    size = PAGE if crowded else LARGE_PAGE
+    pages = pages_of(log)
+    read(pages, 0)
+    assert log.rows == FEW
+    log.answer(300, events=3, data=b"x" * 300)
+    read(pages, 300)
+    assert log.rows == int(FILLED * size / 100)
+    log.answer(400, events=1, data=b"x" * 2 * size)
+    read(pages, 400)
+    assert log.rows == 1
+    log.answer(500)
+    read(pages, 500)
+    assert log.rows == FEW

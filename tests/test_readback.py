@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifyd import event as events
 from notifyd.hub.entries import Entries
 from notifyd.hub.readback import PAGE, Page
-from notifyd.hub.records import Batch
+from notifyd.hub.records import Batch, Found
 from notifyd.wire import Gap
 from tests.hubkit import T0, Hub
 from tests.hubparts import result
@@ -53,6 +55,25 @@ def test_a_gap_stands_in_front_of_what_is_still_held(hub: Hub) -> None:
     assert page(hub, "critical", a, d).gap == Gap(str(a), str(b + 1), "expired")
     assert page(hub, "important", 0, d).gap is None
     assert page(hub, "all", 0, d).gap == Gap("0", str(c), "expired")
+
+
+def test_what_expires_while_a_page_is_read_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been gone before all of the page was read."""
+    _, b, c, d = fill(hub, ("normal", 0), ("normal", 1), ("normal", 2), ("normal", 3))
+    real, reads = hub.backend.read_events, []
+
+    def read(*arguments: Any) -> Found:
+        found = real(*arguments)
+        if not reads:
+            expire(hub, 1.5)
+        reads.append(found.events)
+        return found
+
+    monkeypatch.setattr(hub.backend, "read_events", read)
+    told = page(hub, "normal", 0, d)
+    assert (told.gap, told.events, told.last) == (Gap("0", str(c), "expired"), 2, d)
+    assert page(hub, "normal", b, d).gap is None
+    assert reads == [4, 2, 2]
 
 
 def test_the_first_event_held_can_be_found(hub: Hub) -> None:

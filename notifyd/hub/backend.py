@@ -66,8 +66,11 @@ class Backend(Protocol):
     def write(self, cursor: Any, batch: Batch) -> None:
         """Writes a batch, in the quickest way; the caller commits afterwards."""
 
-    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int) -> Found:
-        """Reads events that meet a condition, in order, up to about ``size`` characters of lines, or ``page_rows``."""
+    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int, rows: int) -> Found:
+        """Reads events that meet a condition, in order, up to about ``size`` characters of lines, or ``page_rows``.
+
+        ``rows`` have about so many characters, as far as is known.
+        """
 
 
 def read_rows(cursor: Any, backend: Backend, condition: str, arguments: Sequence[object], size: int) -> Found:
@@ -199,9 +202,9 @@ class SqliteBackend:
         self._bulk.write(cursor, batch)
         write_rest(cursor, self, batch)
 
-    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int) -> Found:
-        """Reads events with one statement, during which Python's other threads go on."""
-        return read_bulk(cursor, condition, arguments, size, self.page_rows)
+    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int, rows: int) -> Found:
+        """Reads events with few statements, during which Python's other threads go on."""
+        return read_bulk(cursor, condition, arguments, size, self.page_rows, rows)
 
 
 def _inode(path: Path) -> int:

@@ -140,8 +140,8 @@ class PostgresqlBackend:
         write_states(cursor, self, batch)
         write_rest(cursor, self, batch)
 
-    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int) -> Found:
-        """Reads events, of which the driver fetches ``page_rows`` at once."""
+    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int, rows: int) -> Found:
+        """Reads events, of which the driver fetches ``page_rows`` at once, however many are expected."""
         return read_rows(cursor, self, condition, arguments, size)
 
     def _prepare_writer(self, connection: Any) -> None:

@@ -75,36 +75,39 @@ _SESSION = (
 )
 _INSERT = "INSERT INTO temp.batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-_MEASURE = """
-    SELECT max("offset"), count(*), total(length(body) + 1)
-    FROM (SELECT "offset", body FROM entry WHERE {} ORDER BY "offset" LIMIT ?)
-"""
-_JOIN = """
-    SELECT CAST(group_concat(body, char(10)) AS BLOB)
-    FROM (SELECT body FROM entry WHERE {} ORDER BY "offset" LIMIT ?)
-"""
-_FEW, _MANY = 16, 1_024
-"""Rows that are measured: few first, since each may have 128 KiB; then as many as will do, by what was found."""
+_SOME = '(SELECT "offset", body FROM entry WHERE {0} ORDER BY "offset" LIMIT ?)'
+_READ = f"""
+    SELECT last, seen, size, CASE WHEN size <= ? OR seen = 1
+        THEN (SELECT CAST(group_concat(body, char(10)) AS BLOB) FROM {_SOME}) END
+    FROM (SELECT max("offset") AS last, count(*) AS seen, total(length(body) + 1) AS size FROM {_SOME})
+"""  # noqa: S608 - constants
+FEW, _MANY = 16, 1_024
+"""Rows that are read: few first, where nothing is known of them, since each may have 128 KiB; then as many as will
+do, by what was found."""
 
 
-def read_bulk(cursor: Any, condition: str, arguments: Sequence[object], size: int, most: int) -> Found:
-    """Reads events; they are measured first, since each may have 128 KiB, and then joined.
+def read_bulk(cursor: Any, condition: str, arguments: Sequence[object], size: int, most: int, rows: int = FEW) -> Found:
+    """Reads events; a statement measures them first, since each may have 128 KiB, and joins what is not too much.
+
+    Where several statements are needed, others may change the log between them, unless there is a transaction.
 
     Args:
-        cursor: in a transaction that only reads.
+        cursor: of a connection that only reads.
         condition: for table ``entry``.
         arguments: for the condition, whose last but one is the offset behind which events are read.
         size: characters of lines at most, save for one line that has more; half of them are enough.
-        most: rows at once.
+        most: rows.
+        rows: at the beginning, at least one.
     """
     *given, after, until = arguments
-    measure, join = _MEASURE.format(condition), _JOIN.format(condition)
+    query = _READ.format(condition)
     pieces: list[bytes] = []
     events, left, bound = 0, float(size), float("inf")
     reached: int | None = None
-    rows = min(_FEW, most)
+    rows = min(rows, most)
     while True:
-        last, seen, total = cursor.execute(measure, (*given, after, until, rows)).fetchone()
+        some = (*given, after, until, rows)
+        last, seen, total, data = cursor.execute(query, (left, *some, *some)).fetchone()
         if not seen:
             return Found(b"".join(pieces), None, events)
         if total > left and (seen > 1 or events):
@@ -113,13 +116,13 @@ def read_bulk(cursor: Any, condition: str, arguments: Sequence[object], size: in
             bound = seen - 1  # so many, from here on, may do
             rows = max(1, min(seen // 2, int(seen * left / total)))
             continue
-        pieces += (cursor.execute(join, (*given, after, until, rows)).fetchone()[0], b"\n")
+        pieces += (data, b"\n")
         events, left, bound, after, reached = events + seen, left - total, bound - seen, last, last
         if seen < rows:
             return Found(b"".join(pieces), None, events)
-        if rows == most or 2 * left <= size or bound < 1:
+        if events >= most or 2 * left <= size or bound < 1:
             return Found(b"".join(pieces), last, events)
-        rows = max(1, int(min(most, _MANY, bound, 0.95 * seen * left / total)))
+        rows = max(1, int(min(most - events, _MANY, bound, 0.95 * seen * left / total)))
 
 
 class BulkInsert:

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from notifyd.hub.backend import Backend, ask
 from notifyd.hub.backplane import ALL, Stream
+from notifyd.hub.bulk import FEW
 from notifyd.wire import Gap
 
 T = TypeVar("T")
@@ -21,6 +22,9 @@ PAGE = 256 * 1024
 """Characters of lines after which a page ends: each client that reads the log may have one of its own in memory."""
 
 LARGE_PAGE = 512 * 1024
+FILLED = 0.9
+"""Of a page, by what the lines of the last one had: a little more than was expected still has room."""
+
 MOST_AHEAD = 8
 """So many clients may have two larger ones: the one that is sent, and the next."""
 
@@ -56,9 +60,12 @@ class Reader:
         """Closes the pool."""
         self._pool.close()
 
-    def page(self, stream: str, after: int, until: int, size: int = PAGE) -> Deferred[Page]:
-        """Reads the events of ``stream`` behind ``after`` up to ``until``, as many as a page of ``size`` holds."""
-        return self._interact(_page, stream, after, until, size)
+    def page(self, stream: str, after: int, until: int, size: int = PAGE, rows: int = FEW) -> Deferred[Page]:
+        """Reads the events of ``stream`` behind ``after`` up to ``until``, as many as a page of ``size`` holds.
+
+        It takes the fewest turns where ``rows`` are nearly as many.
+        """
+        return self._interact(_page, stream, after, until, size, rows)
 
     def first(self, stream: str, end: int) -> Deferred[int]:
         """Gives the offset behind which the oldest event held of the stream comes; ``end`` where there is none."""
@@ -90,13 +97,14 @@ class Pages:
         stream: the client's.
     """
 
-    __slots__ = ("_ahead", "_is_ahead", "_reader", "_stream")
+    __slots__ = ("_ahead", "_is_ahead", "_per_row", "_reader", "_stream")
 
     def __init__(self, reader: Reader, stream: Stream) -> None:
         self._reader = reader
         self._stream = stream
         self._is_ahead = False
         self._ahead: tuple[int, Deferred[Page]] | None = None  # behind which offset it is
+        self._per_row = 0.0  # bytes of a line, in the last page
 
     def read(self, after: int) -> Deferred[Page]:
         """Gives the page behind ``after``, whose last event the client has, or is being sent."""
@@ -109,7 +117,7 @@ class Pages:
         else:
             _forget(ahead)
             answer = self._ask(after)
-        return answer.addCallback(self._go_on) if self._is_ahead else answer
+        return answer.addCallback(self._go_on)
 
     def drop(self) -> None:
         """Makes room for others: the client has caught up, or is gone."""
@@ -120,6 +128,7 @@ class Pages:
             self._reader.ahead -= 1
 
     def _go_on(self, page: Page) -> Page:
+        self._per_row = len(page.data) / page.events if page.events else 0.0
         if page.last >= self._stream.start:
             self.drop()  # the rest is in memory
         elif self._is_ahead:
@@ -136,7 +145,8 @@ class Pages:
 
     def _ask(self, after: int) -> Deferred[Page]:
         size = LARGE_PAGE if self._is_ahead else PAGE
-        return self._reader.page(self._stream.name, after, self._stream.end, size)
+        rows = max(1, int(FILLED * size / self._per_row)) if self._per_row else FEW
+        return self._reader.page(self._stream.name, after, self._stream.end, size, rows)
 
 
 def _forget(ahead: tuple[int, Deferred[Page]] | None) -> None:
@@ -149,17 +159,27 @@ def _of(stream: str) -> tuple[str, tuple[str, ...]]:
     return ("NOT suppressed AND ", ()) if stream == ALL else ("priority = ? AND NOT suppressed AND ", (stream,))
 
 
-def _page(cursor: Any, backend: Backend, stream: str, after: int, until: int, size: int) -> Page:
-    _begin(cursor, backend)  # what expires meanwhile is seen by both statements or by none
+def _page(cursor: Any, backend: Backend, stream: str, after: int, until: int, size: int, rows: int) -> Page:
+    """Reads a page; each turn of the interpreter's lock costs a busy reactor, so that there are few."""
     condition, arguments = _of(stream)
+    condition += '"offset" > ? AND "offset" <= ?'
+    found = backend.read_events(cursor, condition, (*arguments, after, until), size, rows)
     gap = None
-    expired = cursor.execute(backend.sql('SELECT "offset" FROM expired WHERE stream = ?'), (stream,)).fetchone()
-    if expired is not None and after < expired[0]:
-        first = _before_first(cursor, backend, stream, expired[0]) + 1
+    # Afterwards: what had expired by now may have done so before, between two statements too; then it is read again.
+    expired = _expired(cursor, backend, stream)
+    if after < expired:
+        _begin(cursor, backend)  # what expires meanwhile is seen by all that follows, or by nothing
+        first = _before_first(cursor, backend, stream, _expired(cursor, backend, stream)) + 1
         gap = Gap(str(after), str(first), "expired")
         after = first - 1
-    found = backend.read_events(cursor, condition + '"offset" > ? AND "offset" <= ?', (*arguments, after, until), size)
+        found = backend.read_events(cursor, condition, (*arguments, after, until), size, rows)
     return Page(gap, found.data, max(after, until) if found.last is None else found.last, found.events)
+
+
+def _expired(cursor: Any, backend: Backend, stream: str) -> int:
+    """Gives up to which offset nothing of a stream is held any more; -1 where nothing has expired."""
+    row = cursor.execute(backend.sql('SELECT "offset" FROM expired WHERE stream = ?'), (stream,)).fetchone()
+    return -1 if row is None else int(row[0])
 
 
 def _begin(cursor: Any, backend: Backend) -> None:
