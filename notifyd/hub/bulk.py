@@ -79,7 +79,7 @@ _SOME = '(SELECT "offset", body FROM entry WHERE {0} ORDER BY "offset" LIMIT ?)'
 _READ = f"""
     SELECT last, seen, size, CASE WHEN size <= ? OR seen = 1
         THEN (SELECT CAST(group_concat(body, char(10)) AS BLOB) FROM {_SOME}) END
-    FROM (SELECT max("offset") AS last, count(*) AS seen, total(length(body) + 1) AS size FROM {_SOME})
+    FROM (SELECT max("offset") AS last, count(*) AS seen, total(length(CAST(body AS BLOB)) + 1) AS size FROM {_SOME})
 """  # noqa: S608 - constants
 FEW, _MANY = 16, 1_024
 """Rows that are read: few first, where nothing is known of them, since each may have 128 KiB; then as many as will

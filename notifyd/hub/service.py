@@ -12,7 +12,14 @@ from twisted.internet.task import deferLater
 from notifyd import config, config_hub
 from notifyd.config import ConfigurationError
 from notifyd.config_hub import HubConfig
-from notifyd.daemon import Daemon, DaemonOptions, share_interpreter, spare_collector, use_monotonic_clock
+from notifyd.daemon import (
+    Daemon,
+    DaemonOptions,
+    keep_memory,
+    share_interpreter,
+    spare_collector,
+    use_monotonic_clock,
+)
 from notifyd.database import FolderLock, prepare_folder
 from notifyd.endpoints import check_server, is_exposed
 from notifyd.event import NotAcceptableError, format_time, go_deep, read_columns
@@ -88,6 +95,7 @@ class HubDaemon(Daemon):
         prepare_folder(self.state)
         self._lock.acquire()
         share_interpreter()
+        keep_memory()
         go_deep()
         settings, reactor = self.settings, self.reactor
 
