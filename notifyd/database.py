@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from twisted.enterprise import adbapi
 from twisted.internet.defer import Deferred
 
-from notifyd.onethread import OneConnection
+from notifyd.fewthreads import FewConnections
 
 T = TypeVar("T")
 
@@ -100,22 +100,17 @@ def open_pool(
             connection.close()  # the pool forgets a connection that could not be prepared
             raise
 
-    make: Any = OneConnection
-    number = {}
-    if threads > 1:
-        make, number = adbapi.ConnectionPool, {"cp_min": 1, "cp_max": threads}
-    pool: adbapi.ConnectionPool = make(
+    return FewConnections(
         "sqlite3",
         f"file:{_quote(path)}?mode={'ro' if read_only else 'rwc'}",
+        threads=threads,
         uri=True,
         check_same_thread=False,
         cp_openfun=prepare,
         cp_noisy=False,
         cp_reactor=reactor,
-        **number,
         **({"isolation_level": None} if autocommit else {}),
     )
-    return pool
 
 
 def _quote(path: Path) -> str:

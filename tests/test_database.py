@@ -19,7 +19,7 @@ from twisted.internet import reactor
 
 from notifyd import database
 from notifyd.database import Fault, FolderLock, NewerSchemaError, StateError, judge, migrate
-from notifyd.onethread import OneThread
+from notifyd.fewthreads import FewThreads
 
 FIRST = "CREATE TABLE a (x INTEGER); INSERT INTO a VALUES (1)"
 SECOND = "ALTER TABLE a ADD COLUMN y INTEGER"
@@ -189,7 +189,7 @@ def test_a_state_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_one_thread_takes_work_in_order_and_ends() -> None:
     """What raises is told, what came before the start is done, and nothing of what was done is held."""
-    thread = OneThread("under test")
+    thread = FewThreads("under test", 1)
     told: list[tuple[bool, Any]] = []
 
     def tell(done: bool, result: Any) -> None:
@@ -218,8 +218,21 @@ def test_one_thread_takes_work_in_order_and_ends() -> None:
     assert "under test" not in {each.name for each in threading.enumerate()}
 
 
+def test_several_threads_work_at_once() -> None:
+    """Each takes what comes next; all of them end."""
+    threads = FewThreads("under test", 3)
+    meet = threading.Barrier(3, timeout=10)
+    told: list[bool] = []
+    for _ in range(3):
+        threads.callInThreadWithCallback(lambda done, result: told.append(done), meet.wait)
+    threads.start()
+    threads.stop()
+    assert told == [True] * 3
+    assert "under test" not in {each.name for each in threading.enumerate()}
+
+
 @pytest_twisted.ensureDeferred
-async def test_a_pool_of_one_connection_can_be_made_before_the_reactor_runs(tmp_path: Path) -> None:
+async def test_a_pool_can_be_made_before_the_reactor_runs(tmp_path: Path) -> None:
     """It then starts with the reactor; what is asked for before is done."""
 
     class NotRunning:

@@ -66,19 +66,24 @@ class Backend(Protocol):
     def write(self, cursor: Any, batch: Batch) -> None:
         """Writes a batch, in the quickest way; the caller commits afterwards."""
 
-    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int, rows: int) -> Found:
-        """Reads events that meet a condition, in order, up to about ``size`` characters of lines, or ``page_rows``.
+    def read_events(
+        self, cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, rows: int
+    ) -> Found:
+        """Reads a stream's events that meet a condition, in order, about ``size`` bytes of lines, or ``page_rows``.
 
-        ``rows`` have about so many characters, as far as is known.
+        ``rows`` have about so many, as far as is known.
         """
 
 
-def read_rows(cursor: Any, backend: Backend, condition: str, arguments: Sequence[object], size: int) -> Found:
+def read_rows(
+    cursor: Any, backend: Backend, stream: str, condition: str, arguments: Sequence[object], size: int
+) -> Found:
     """Reads events row by row.
 
     Args:
         cursor: in a transaction that only reads.
         backend: of the database.
+        stream: of which it is told what has expired.
         condition: for table ``event``.
         arguments: for the condition.
         size: characters of lines that are enough.
@@ -95,7 +100,8 @@ def read_rows(cursor: Any, backend: Backend, condition: str, arguments: Sequence
     else:
         if len(lines) < backend.page_rows:
             last = None
-    return Found("\n".join((*lines, "")).encode(), last, len(lines))
+    row = cursor.execute(backend.sql('SELECT "offset" FROM expired WHERE stream = ?'), (stream,)).fetchone()
+    return Found("\n".join((*lines, "")).encode(), last, len(lines), None if row is None else int(row[0]))
 
 
 def ask(reactor: Any, backend: Backend, pool: Any, work: Callable[[Any], T], *, bounded: bool = True) -> Deferred[T]:
@@ -202,9 +208,11 @@ class SqliteBackend:
         self._bulk.write(cursor, batch)
         write_rest(cursor, self, batch)
 
-    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int, rows: int) -> Found:
-        """Reads events with few statements, during which Python's other threads go on."""
-        return read_bulk(cursor, condition, arguments, size, self.page_rows, rows)
+    def read_events(
+        self, cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, rows: int
+    ) -> Found:
+        """Reads events with few statements, mostly one, during which Python's other threads go on."""
+        return read_bulk(cursor, stream, condition, arguments, size, self.page_rows, rows)
 
 
 def _inode(path: Path) -> int:

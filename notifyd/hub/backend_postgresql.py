@@ -140,9 +140,11 @@ class PostgresqlBackend:
         write_states(cursor, self, batch)
         write_rest(cursor, self, batch)
 
-    def read_events(self, cursor: Any, condition: str, arguments: Sequence[object], size: int, rows: int) -> Found:
+    def read_events(
+        self, cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, rows: int
+    ) -> Found:
         """Reads events, of which the driver fetches ``page_rows`` at once, however many are expected."""
-        return read_rows(cursor, self, condition, arguments, size)
+        return read_rows(cursor, self, stream, condition, arguments, size)
 
     def _prepare_writer(self, connection: Any) -> None:
         """Sees that the session can keep the promise, and takes the log's lock."""

@@ -78,7 +78,8 @@ _INSERT = "INSERT INTO temp.batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 _SOME = '(SELECT "offset", body FROM entry WHERE {0} ORDER BY "offset" LIMIT ?)'
 _READ = f"""
     SELECT last, seen, size, CASE WHEN size <= ? OR seen = 1
-        THEN (SELECT CAST(group_concat(body, char(10)) AS BLOB) FROM {_SOME}) END
+        THEN (SELECT CAST(group_concat(body, char(10)) || char(10) AS BLOB) FROM {_SOME}) END,
+        (SELECT "offset" FROM expired WHERE stream = ?)
     FROM (SELECT max("offset") AS last, count(*) AS seen, total(length(CAST(body AS BLOB)) + 1) AS size FROM {_SOME})
 """  # noqa: S608 - constants
 FEW, _MANY = 16, 1_024
@@ -86,16 +87,20 @@ FEW, _MANY = 16, 1_024
 do, by what was found."""
 
 
-def read_bulk(cursor: Any, condition: str, arguments: Sequence[object], size: int, most: int, rows: int = FEW) -> Found:
+def read_bulk(
+    cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, most: int, rows: int = FEW
+) -> Found:
     """Reads events; a statement measures them first, since each may have 128 KiB, and joins what is not too much.
 
-    Where several statements are needed, others may change the log between them, unless there is a transaction.
+    Where several statements are needed, others may change the log between them, unless there is a transaction: what
+    has expired is told as it is when the last one is read.
 
     Args:
         cursor: of a connection that only reads.
+        stream: of which it is told what has expired.
         condition: for table ``entry``.
         arguments: for the condition, whose last but one is the offset behind which events are read.
-        size: characters of lines at most, save for one line that has more; half of them are enough.
+        size: bytes of lines at most, save for one line that has more; half of them are enough.
         most: rows.
         rows: at the beginning, at least one.
     """
@@ -107,21 +112,20 @@ def read_bulk(cursor: Any, condition: str, arguments: Sequence[object], size: in
     rows = min(rows, most)
     while True:
         some = (*given, after, until, rows)
-        last, seen, total, data = cursor.execute(query, (left, *some, *some)).fetchone()
+        last, seen, total, data, expired = cursor.execute(query, (left, *some, stream, *some)).fetchone()
         if not seen:
-            return Found(b"".join(pieces), None, events)
+            return Found(b"".join(pieces), None, events, expired)
         if total > left and (seen > 1 or events):
             if seen == 1:
-                return Found(b"".join(pieces), reached, events)
+                return Found(b"".join(pieces), reached, events, expired)
             bound = seen - 1  # so many, from here on, may do
             rows = max(1, min(seen // 2, int(seen * left / total)))
             continue
-        pieces += (data, b"\n")
+        pieces.append(data)
         events, left, bound, after, reached = events + seen, left - total, bound - seen, last, last
-        if seen < rows:
-            return Found(b"".join(pieces), None, events)
-        if events >= most or 2 * left <= size or bound < 1:
-            return Found(b"".join(pieces), last, events)
+        if seen < rows or events >= most or 2 * left <= size or bound < 1:
+            whole = data if len(pieces) == 1 else b"".join(pieces)
+            return Found(whole, None if seen < rows else last, events, expired)
         rows = max(1, int(min(most - events, _MANY, bound, 0.95 * seen * left / total)))
 
 

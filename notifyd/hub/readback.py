@@ -19,7 +19,8 @@ READERS = 2
 """Pages that are read at once."""
 
 PAGE = 256 * 1024
-"""Characters of lines after which a page ends: each client that reads the log may have one of its own in memory."""
+"""Bytes of lines (characters, where PostgreSQL has the log) after which a page ends: each client that reads the log may
+have one of its own in memory."""
 
 LARGE_PAGE = 512 * 1024
 FILLED = 0.9
@@ -163,23 +164,15 @@ def _page(cursor: Any, backend: Backend, stream: str, after: int, until: int, si
     """Reads a page; each turn of the interpreter's lock costs a busy reactor, so that there are few."""
     condition, arguments = _of(stream)
     condition += '"offset" > ? AND "offset" <= ?'
-    found = backend.read_events(cursor, condition, (*arguments, after, until), size, rows)
+    found = backend.read_events(cursor, stream, condition, (*arguments, after, until), size, rows)
     gap = None
-    # Afterwards: what had expired by now may have done so before, between two statements too; then it is read again.
-    expired = _expired(cursor, backend, stream)
-    if after < expired:
+    if found.expired is not None and after < found.expired:  # perhaps between two statements: it is read again
         _begin(cursor, backend)  # what expires meanwhile is seen by all that follows, or by nothing
-        first = _before_first(cursor, backend, stream, _expired(cursor, backend, stream)) + 1
+        found = backend.read_events(cursor, stream, condition, (*arguments, after, until), size, rows)
+        first = _before_first(cursor, backend, stream, found.expired or after) + 1
         gap = Gap(str(after), str(first), "expired")
         after = first - 1
-        found = backend.read_events(cursor, condition, (*arguments, after, until), size, rows)
     return Page(gap, found.data, max(after, until) if found.last is None else found.last, found.events)
-
-
-def _expired(cursor: Any, backend: Backend, stream: str) -> int:
-    """Gives up to which offset nothing of a stream is held any more; -1 where nothing has expired."""
-    row = cursor.execute(backend.sql('SELECT "offset" FROM expired WHERE stream = ?'), (stream,)).fetchone()
-    return -1 if row is None else int(row[0])
 
 
 def _begin(cursor: Any, backend: Backend) -> None:

@@ -47,12 +47,14 @@ def highest(positions: Iterable[Position]) -> list[Position]:
 class Found(NamedTuple):
     """Some events of the log.
 
-    ``data`` has their lines, each with its LF; ``last`` is the last one's offset, None where there are no more.
+    ``data`` has their lines, each with its LF; ``last`` is the last one's offset, None where there are no more;
+    ``expired`` is up to which offset nothing of the stream is held any more, None where nothing has expired.
     """
 
     data: bytes
     last: int | None
     events: int
+    expired: int | None = None
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
-"""One thread that takes work in the order in which it comes: what adbapi needs of a pool that has one connection.
+"""A few threads that take work in the order in which it comes: what adbapi needs of a thread pool.
 
-Twisted's ThreadPool balances work among many threads; for one that costs 40 us each time (measured), half of what the
-hub's own code has with an event that comes alone.
+Twisted's ThreadPool makes threads as they are needed, and balances work among them; that costs 40 us each time
+(measured), half of what the hub's own code has with an event that comes alone.
 """
 
 from __future__ import annotations
@@ -15,28 +15,32 @@ from twisted.enterprise import adbapi
 from twisted.python.failure import Failure
 
 
-class OneThread:
+class FewThreads:
     """What :class:`twisted.python.threadpool.ThreadPool` is to adbapi.
 
     Args:
-        name: of the thread, for whoever looks at it from outside.
+        name: of the threads, for whoever looks at them from outside.
+        count: how many; one keeps work in order.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, count: int) -> None:
         self._name = name
+        self._count = count
         self._work: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Begins with what has come before, too."""
-        self._thread = threading.Thread(target=self._run, name=self._name)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name=self._name) for _ in range(self._count)]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Waits for what has come before; what comes later is never done."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
+        threads, self._threads = self._threads, []
+        for _ in threads:
             self._work.put(None)
+        for thread in threads:
             thread.join()
 
     def callInThreadWithCallback(
@@ -63,18 +67,25 @@ class OneThread:
             del item, on_result, work, arguments, named, result  # memory is not held until the next one
 
 
-class OneConnection(adbapi.ConnectionPool):
-    """A pool of one connection, with one thread. Takes what ConnectionPool does, save ``cp_min`` and ``cp_max``."""
+class FewConnections(adbapi.ConnectionPool):
+    """A pool of so many connections, each with its thread.
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, cp_min=1, cp_max=1, **settings)  # type: ignore[no-untyped-call]  # as all of adbapi
-        self._use_one_thread()
+    Args:
+        arguments: as ConnectionPool takes them.
+        threads: how many.
+        settings: as ConnectionPool takes them, save ``cp_min`` and ``cp_max``.
+    """
+
+    def __init__(self, *arguments: Any, threads: int, **settings: Any) -> None:
+        self._count = threads
+        super().__init__(*arguments, cp_min=threads, cp_max=threads, **settings)  # type: ignore[no-untyped-call]  # as all of adbapi
+        self._use_few_threads()
 
     def start(self) -> None:
         """Begins to work; where the reactor runs, it is called while the pool is made."""
-        self._use_one_thread()
+        self._use_few_threads()
         super().start()  # type: ignore[no-untyped-call]
 
-    def _use_one_thread(self) -> None:
-        if not isinstance(self.threadpool, OneThread):  # the one that adbapi has made was not started, nor given work
-            self.threadpool: Any = OneThread("database")
+    def _use_few_threads(self) -> None:
+        if not isinstance(self.threadpool, FewThreads):  # the one that adbapi has made was not started, nor given work
+            self.threadpool: Any = FewThreads("database", self._count)
