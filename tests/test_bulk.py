@@ -165,11 +165,11 @@ def test_a_row_whose_body_somebody_has_spoilt_does_not_hide_the_others(tmp_path:
     st.lists(st.tuples(st.integers(1, 3), kinds, st.sampled_from(["", "ü" * 40, "x" * 700])), min_size=1, max_size=40),
     st.sampled_from([1, 200, 2_000, 10_000]),
     st.sampled_from([1, 3, 17, 2**31]),
-    st.sampled_from([1, 5, 16, 1_000]),
+    st.sampled_from([None, 1, 5, 16, 1_000]),
     st.sampled_from(["", "priority = ? AND NOT suppressed AND "]),
 )
 def test_a_page_is_read_together_as_row_by_row(
-    tmp_path_factory: pytest.TempPathFactory, what: list[Any], size: int, most: int, rows: int, condition: str
+    tmp_path_factory: pytest.TempPathFactory, what: list[Any], size: int, most: int, rows: int | None, condition: str
 ) -> None:
     """Page by page everything comes, in order and once, and no page is much longer than was asked for."""
     entries, offset = [], 0
@@ -266,9 +266,11 @@ def test_a_trigger_of_somebody_else_leaves_no_part_of_a_batch(tmp_path: Path) ->
     connection.close()
 
 
-@pytest.mark.parametrize("rows", [1, bulk.FEW, 4_000])
+@pytest.mark.parametrize("rows", [None, 1, 4, 4_000])
 @pytest.mark.parametrize("small", [0, 1, 15, 16, 400, 5_000])
-def test_long_lines_behind_short_ones_are_not_measured_over_and_over(tmp_path: Path, small: int, rows: int) -> None:
+def test_long_lines_behind_short_ones_are_not_measured_over_and_over(
+    tmp_path: Path, small: int, rows: int | None
+) -> None:
     """A page takes few statements, and no more than was asked for, whatever stands behind what was looked at."""
     connection = connect(tmp_path)
     kind = ("normal", None, None, False)
@@ -287,5 +289,36 @@ def test_long_lines_behind_short_ones_are_not_measured_over_and_over(tmp_path: P
         assert found.events == found.data.count(b"\n")
         after = found.last
     assert lines == small + 200
-    assert len(seen) <= 6 * pages
+    assert len(seen) <= (6 if rows is None else 7) * pages
+    connection.close()
+
+
+def test_what_is_expected_to_be_enough_is_one_statement(tmp_path: Path) -> None:
+    """And no limit on what is read stays behind, whether it was enough or too much."""
+    connection = connect(tmp_path)
+    insert(connection, *[made(n, ("normal", None, None, False), "x" * 1_000) for n in range(1, 101)])
+    usual = connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+    seen: list[str] = []
+    connection.set_trace_callback(seen.append)
+
+    def read(after: int, size: int, rows: int) -> tuple[int, int | None]:
+        seen.clear()
+        found = bulk.read_bulk(
+            connection.cursor(), "all", '"offset" > ? AND "offset" <= ?', [after, 1_000], size, 2**31, rows
+        )
+        assert found.events == found.data.count(b"\n")
+        assert len(found.data) <= size
+        assert connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) == usual
+        return found.events, found.last
+
+    assert read(0, 60_000, 40) == (40, 40)
+    assert len(seen) == 1
+    assert read(40, 600_000, 80) == (60, None)
+    assert len(seen) == 1
+    assert read(100, 600_000, 80) == (0, None)
+    assert len(seen) == 1
+    few, last = read(0, 50_000, 80)
+    assert 25 <= few < 50
+    assert last == few
+    assert len(seen) > 1
     connection.close()

@@ -67,11 +67,11 @@ class Backend(Protocol):
         """Writes a batch, in the quickest way; the caller commits afterwards."""
 
     def read_events(
-        self, cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, rows: int
+        self, cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, rows: int | None
     ) -> Found:
         """Reads a stream's events that meet a condition, in order, about ``size`` bytes of lines, or ``page_rows``.
 
-        ``rows`` have about so many, as far as is known.
+        ``rows`` have about so many, but not more, as far as anything is known.
         """
 
 
@@ -209,7 +209,7 @@ class SqliteBackend:
         write_rest(cursor, self, batch)
 
     def read_events(
-        self, cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, rows: int
+        self, cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, rows: int | None
     ) -> Found:
         """Reads events with few statements, mostly one, during which Python's other threads go on."""
         return read_bulk(cursor, stream, condition, arguments, size, self.page_rows, rows)

@@ -141,7 +141,7 @@ class PostgresqlBackend:
         write_rest(cursor, self, batch)
 
     def read_events(
-        self, cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, rows: int
+        self, cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, rows: int | None
     ) -> Found:
         """Reads events, of which the driver fetches ``page_rows`` at once, however many are expected."""
         return read_rows(cursor, self, stream, condition, arguments, size)

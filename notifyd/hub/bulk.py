@@ -82,18 +82,30 @@ _READ = f"""
         (SELECT "offset" FROM expired WHERE stream = ?)
     FROM (SELECT max("offset") AS last, count(*) AS seen, total(length(CAST(body AS BLOB)) + 1) AS size FROM {_SOME})
 """  # noqa: S608 - constants
-FEW, _MANY = 16, 1_024
+_READ_AT_ONCE = f"""
+    SELECT last, seen, CAST(lines || char(10) AS BLOB), (SELECT "offset" FROM expired WHERE stream = ?)
+    FROM (SELECT max("offset") AS last, count(*) AS seen, group_concat(body, char(10)) AS lines FROM {_SOME})
+"""  # noqa: S608 - constants
+_FEW, _MANY = 16, 1_024
 """Rows that are read: few first, where nothing is known of them, since each may have 128 KiB; then as many as will
 do, by what was found."""
 
 
 def read_bulk(
-    cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, most: int, rows: int = FEW
+    cursor: Any,
+    stream: str,
+    condition: str,
+    arguments: Sequence[object],
+    size: int,
+    most: int,
+    expected: int | None = None,
 ) -> Found:
-    """Reads events; a statement measures them first, since each may have 128 KiB, and joins what is not too much.
+    """Reads events.
 
-    Where several statements are needed, others may change the log between them, unless there is a transaction: what
-    has expired is told as it is when the last one is read.
+    What is expected to be enough is read at once. Where that is too much, or nothing is known, a statement measures
+    events first, since each may have 128 KiB, and joins those that are not too much. Where several statements are
+    needed, others may change the log between them, unless there is a transaction: what has expired is told as it is
+    when the last one is read.
 
     Args:
         cursor: of a connection that only reads.
@@ -102,14 +114,18 @@ def read_bulk(
         arguments: for the condition, whose last but one is the offset behind which events are read.
         size: bytes of lines at most, save for one line that has more; half of them are enough.
         most: rows.
-        rows: at the beginning, at least one.
+        expected: rows that have fewer bytes, but not by much, as far as is known; at least one.
     """
+    if expected is not None:
+        found = _read_at_once(cursor, stream, condition, arguments, size, min(expected, most))
+        if found is not None:
+            return found
     *given, after, until = arguments
     query = _READ.format(condition)
     pieces: list[bytes] = []
     events, left, bound = 0, float(size), float("inf")
     reached: int | None = None
-    rows = min(rows, most)
+    rows = min(_FEW, most)
     while True:
         some = (*given, after, until, rows)
         last, seen, total, data, expired = cursor.execute(query, (left, *some, stream, *some)).fetchone()
@@ -127,6 +143,22 @@ def read_bulk(
             whole = data if len(pieces) == 1 else b"".join(pieces)
             return Found(whole, None if seen < rows else last, events, expired)
         rows = max(1, int(min(most - events, _MANY, bound, 0.95 * seen * left / total)))
+
+
+def _read_at_once(
+    cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, rows: int
+) -> Found | None:
+    """Reads so many events; gives None where they have more than ``size`` bytes, and no more memory was taken."""
+    limit = cursor.connection.setlimit
+    usual = limit(sqlite3.SQLITE_LIMIT_LENGTH, size)
+    try:
+        row = cursor.execute(_READ_AT_ONCE.format(condition), (stream, *arguments, rows)).fetchone()
+    except sqlite3.DataError:  # "string or blob too big"
+        return None
+    finally:
+        limit(sqlite3.SQLITE_LIMIT_LENGTH, usual)
+    last, seen, lines, expired = row
+    return Found(lines or b"", None if seen < rows else last, seen, expired)
 
 
 class BulkInsert:

@@ -10,7 +10,6 @@ from twisted.python.failure import Failure
 
 from notifyd.hub.backend import Backend, ask
 from notifyd.hub.backplane import ALL, Stream
-from notifyd.hub.bulk import FEW
 from notifyd.wire import Gap
 
 T = TypeVar("T")
@@ -61,7 +60,7 @@ class Reader:
         """Closes the pool."""
         self._pool.close()
 
-    def page(self, stream: str, after: int, until: int, size: int = PAGE, rows: int = FEW) -> Deferred[Page]:
+    def page(self, stream: str, after: int, until: int, size: int = PAGE, rows: int | None = None) -> Deferred[Page]:
         """Reads the events of ``stream`` behind ``after`` up to ``until``, as many as a page of ``size`` holds.
 
         It takes the fewest turns where ``rows`` are nearly as many.
@@ -146,7 +145,7 @@ class Pages:
 
     def _ask(self, after: int) -> Deferred[Page]:
         size = LARGE_PAGE if self._is_ahead else PAGE
-        rows = max(1, int(FILLED * size / self._per_row)) if self._per_row else FEW
+        rows = max(1, int(FILLED * size / self._per_row)) if self._per_row else None
         return self._reader.page(self._stream.name, after, self._stream.end, size, rows)
 
 
@@ -160,7 +159,7 @@ def _of(stream: str) -> tuple[str, tuple[str, ...]]:
     return ("NOT suppressed AND ", ()) if stream == ALL else ("priority = ? AND NOT suppressed AND ", (stream,))
 
 
-def _page(cursor: Any, backend: Backend, stream: str, after: int, until: int, size: int, rows: int) -> Page:
+def _page(cursor: Any, backend: Backend, stream: str, after: int, until: int, size: int, rows: int | None) -> Page:
     """Reads a page; each turn of the interpreter's lock costs a busy reactor, so that there are few."""
     condition, arguments = _of(stream)
     condition += '"offset" > ? AND "offset" <= ?'
