@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from notifyd.hub import readback
 from notifyd.hub.backplane import Stream
-from notifyd.hub.readback import FILLED, LARGE_PAGE, MOST_AHEAD, PAGE, Page, Pages
+from notifyd.hub.readback import FILLED, LARGE_PAGE, MOST_AHEAD, PAGE, PATIENCE_S, RATE_BESIDE, Pace, Page, Pages
 from tests.hubparts import pending
 
 
@@ -19,6 +20,9 @@ class Log:
 
     def __init__(self) -> None:
         self.ahead = 0
+        self.clock = Clock()
+        self.pace = Pace(self.clock.seconds)
+        self.call_later = self.clock.callLater
         self.asked: list[tuple[int, int, Deferred[Page]]] = []
         self.rows: int | None = 0  # of what was asked last
 
@@ -161,3 +165,94 @@ def test_what_a_page_had_tells_how_many_rows_the_next_one_takes(log: Log, crowde
     log.answer(500)
     read(pages, 500)
     assert log.rows is None
+
+
+def test_pages_are_read_no_faster_than_is_good_for_what_is_being_stored(log: Log) -> None:
+    """Of all clients together; what came late is made up for."""
+    log.pace.is_busy = lambda: True
+    log.clock.advance(100)
+    pages, other = pages_of(log), pages_of(log)
+    first = read(pages, 0)
+    assert log.wanted == [(0, LARGE_PAGE)]
+    log.answer(300, events=1, data=b"x" * (RATE_BESIDE // 10))  # a tenth of a second, of which half is over
+    assert first
+    assert len(log.asked) == 1
+    second = read(pages, 300)
+    waiting = read(other, 0)
+    log.clock.advance(0.049)
+    assert len(log.asked) == 1
+    log.clock.advance(0.002)
+    assert [after for after, _ in log.wanted] == [0, 300, 0]
+    log.answer(400)
+    assert [page.last for page in waiting] == [400]
+    log.asked[1][2].callback(Page(None, b"", 500, 0))
+    assert [page.last for page in second] == [500]
+    other.drop(gone=True)
+    pages.drop(gone=True)
+    assert not log.clock.getDelayedCalls()
+
+
+def test_pages_do_not_wait_where_nothing_is_stored_nor_for_ever(log: Log) -> None:
+    """Who catches up for long is read as fast as can be; one that has caught up begins anew."""
+    busy = False
+    log.pace.is_busy = lambda: busy
+    pages = pages_of(log)
+    read(pages, 0)
+    log.answer(300, events=1, data=b"x" * RATE_BESIDE)
+    assert len(log.asked) == 2
+    busy = True
+    log.answer(400, events=1, data=b"x" * RATE_BESIDE)  # asked for while nothing was stored: it does not count
+    read(pages, 300)
+    assert len(log.asked) == 3
+    log.answer(450, events=1, data=b"x" * RATE_BESIDE)
+    read(pages, 400)
+    assert len(log.asked) == 3
+    log.clock.advance(PATIENCE_S)
+    assert log.wanted[3:] == [(450, LARGE_PAGE)]
+    log.answer(500, events=1, data=b"x" * RATE_BESIDE)
+    read(pages, 450)
+    assert len(log.asked) == 5
+    log.answer(900)
+    read(pages, 500)
+    log.clock.advance(5)
+    late = pages_of(log)
+    read(late, 600)
+    assert len(log.asked) == 6
+    log.answer(700, events=1, data=b"x" * RATE_BESIDE)
+    read(late, 700)
+    assert len(log.asked) == 6
+    late.drop(gone=True)
+    assert not log.clock.getDelayedCalls()
+
+
+def test_a_place_that_is_left_while_its_page_waits_is_not_read(log: Log) -> None:
+    """A client may subscribe meanwhile."""
+    log.pace.is_busy = lambda: True
+    pages = pages_of(log)
+    read(pages, 0)
+    log.answer(300, events=1, data=b"x" * RATE_BESIDE)
+    moved = read(pages, 600)
+    log.clock.advance(5)
+    assert [after for after, _ in log.wanted] == [0, 600]
+    log.answer(900)
+    assert [page.last for page in moved] == [900]
+
+
+def test_a_page_that_is_waited_for_comes_though_the_client_begins_elsewhere(log: Log) -> None:
+    """Else it would read nothing any more; one that nobody has asked for yet is not read."""
+    log.pace.is_busy = lambda: True
+    pages = pages_of(log)
+    read(pages, 0)
+    log.answer(300, events=1, data=b"x" * RATE_BESIDE)
+    waiting = read(pages, 300)
+    pages.drop()
+    log.clock.advance(5)
+    assert [after for after, _ in log.wanted] == [0, 300]
+    log.answer(500, events=1, data=b"x" * RATE_BESIDE)
+    assert [page.last for page in waiting] == [500]
+    pages = pages_of(log)
+    read(pages, 0)
+    log.clock.advance(5)
+    log.answer(300, events=1, data=b"x" * RATE_BESIDE)
+    pages.drop()
+    assert not log.clock.getDelayedCalls()

@@ -29,6 +29,16 @@ MOST_AHEAD = 8
 """So many clients may have two larger ones: the one that is sent, and the next."""
 
 
+RATE_BESIDE = 49 * 2**20
+"""Bytes of lines a second that are read for all who catch up while events are being stored: 150,000 usual events."""
+
+PATIENCE_S = 15.0
+"""Who has caught up for so long is read as fast as can be: it would never be done where more than that is stored."""
+
+_LATE_S = 0.05
+"""By so much at most what was read too late is made up for."""
+
+
 class Page(NamedTuple):
     """Some events of a stream from the log.
 
@@ -55,6 +65,8 @@ class Reader:
         self._reactor = reactor
         self._pool = backend.open_reader(reactor, READERS)
         self.ahead = 0  # clients that are read ahead
+        self.pace = Pace(reactor.seconds)
+        self.call_later = reactor.callLater
 
     def close(self) -> None:
         """Closes the pool."""
@@ -86,6 +98,31 @@ class Reader:
         return ask(self._reactor, backend, pool, lambda cursor: work(cursor, backend, *arguments))
 
 
+class Pace:
+    """How fast pages follow each other: beside events that are being stored, so that these hardly take longer for it.
+
+    Args:
+        seconds: a clock that is never set.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self.is_busy: Callable[[], bool] = bool  # whether events are being stored
+        self.seconds = seconds
+        self._next_s = 0.0
+
+    def wait_s(self, began_s: float) -> float | None:
+        """Gives how long to wait before a page is read for a client that began to catch up then; None if not at all."""
+        now = self.seconds()
+        if now - began_s >= PATIENCE_S or not self.is_busy():
+            return None
+        return max(self._next_s - now, 0.0)
+
+    def count(self, page: Page) -> Page:
+        """Notes that a page was read that had to wait for its turn, or would have had to."""
+        self._next_s = max(self._next_s, self.seconds() - _LATE_S) + len(page.data) / RATE_BESIDE
+        return page
+
+
 class Pages:
     """The pages of the log that one client reads.
 
@@ -97,7 +134,7 @@ class Pages:
         stream: the client's.
     """
 
-    __slots__ = ("_ahead", "_is_ahead", "_per_row", "_reader", "_stream")
+    __slots__ = ("_ahead", "_began_s", "_is_ahead", "_per_row", "_reader", "_stream", "_timer")
 
     def __init__(self, reader: Reader, stream: Stream) -> None:
         self._reader = reader
@@ -105,6 +142,8 @@ class Pages:
         self._is_ahead = False
         self._ahead: tuple[int, Deferred[Page]] | None = None  # behind which offset it is
         self._per_row = 0.0  # bytes of a line, in the last page
+        self._began_s: float | None = None  # to catch up
+        self._timer: Any = None  # of a page that is not asked for before it is its turn
 
     def read(self, after: int) -> Deferred[Page]:
         """Gives the page behind ``after``, whose last event the client has, or is being sent."""
@@ -119,10 +158,15 @@ class Pages:
             answer = self._ask(after)
         return answer.addCallback(self._go_on)
 
-    def drop(self) -> None:
-        """Makes room for others: the client has caught up, or is gone."""
+    def drop(self, *, gone: bool = False) -> None:
+        """Makes room for others: the client has caught up, will begin elsewhere, or is gone.
+
+        A page that is waited for comes, though there may be no need for it, unless the client is gone.
+        """
+        if gone or self._ahead is not None:
+            self._cancel()
         _forget(self._ahead)
-        self._ahead = None
+        self._ahead = self._began_s = None
         if self._is_ahead:
             self._is_ahead = False
             self._reader.ahead -= 1
@@ -144,9 +188,31 @@ class Pages:
         return None
 
     def _ask(self, after: int) -> Deferred[Page]:
+        self._cancel()
+        pace = self._reader.pace
+        if self._began_s is None:
+            self._began_s = pace.seconds()
+        wait_s = pace.wait_s(self._began_s)
+        if wait_s is None:
+            return self._read(after)
+        answer: Deferred[Page] = Deferred()
+        answer.addCallback(pace.count)
+        if wait_s:
+            self._timer = self._reader.call_later(wait_s, lambda: self._read(after).chainDeferred(answer))
+        else:
+            self._read(after).chainDeferred(answer)
+        return answer
+
+    def _read(self, after: int) -> Deferred[Page]:
+        self._timer = None
         size = LARGE_PAGE if self._is_ahead else PAGE
         rows = max(1, int(FILLED * size / self._per_row)) if self._per_row else None
         return self._reader.page(self._stream.name, after, self._stream.end, size, rows)
+
+    def _cancel(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
 
 def _forget(ahead: tuple[int, Deferred[Page]] | None) -> None:

@@ -93,7 +93,7 @@ class SubscriberProtocol(LineReceiver):
     def connectionLost(self, reason: Failure = Failure(error.ConnectionDone())) -> None:  # noqa: B008 - as Twisted
         """Counts the connection out."""
         self._lost = True
-        self._pages.drop()
+        self._pages.drop(gone=True)
         self._stream.listeners.discard(self)
         self.factory.leave(self)
         self._count_unfinished()
