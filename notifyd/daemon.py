@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import os
 import resource
@@ -110,7 +109,9 @@ def keep_memory() -> None:
     Else it gives the memory of each page of the log back to the kernel, and is given it anew, zeroed, for the next one:
     a third of the time that reading back takes (measured).
     """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+    with contextlib.suppress(ImportError, OSError, AttributeError):  # another C library, or a Python without ctypes
+        import ctypes
+
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES // 4)

@@ -190,6 +190,33 @@ def test_rules_are_asked_together_as_for_each(data: list[dict[str, Any]], kind: 
         assert {tree.first(Draft(event, "r", 1.0)) for event in some} == {number}
 
 
+@pytest.mark.parametrize("name", ['say "hi"', "C:\\", "a\tb"])
+def test_names_that_have_to_be_escaped_are_asked_for_one_by_one(name: str) -> None:
+    """They stand in few configurations, and cost those nothing but time."""
+    rules = f"""
+        [[rule]]
+        type = "t"
+        where = {{ {json.dumps("fields." + name)} = "x" }}
+        priority = "critical"
+        [[rule]]
+        type = "t"
+        priority_from = {json.dumps(name)}
+        [[rule]]
+        type = "u"
+        where = {{ a = "x" }}
+        priority = "normal"
+        """
+    tree = RuleTree(parse_hub(rules, "hub.toml").rule)
+
+    def first(kind: str, data: dict[str, Any]) -> tuple[int | None, int]:
+        event = Event(id="1", source="/a", type=kind, data=events.raw_data(data))
+        return tree.first_alike([event]), tree.first(Draft(event, "r", 1.0))
+
+    assert first("t", {"fields": {name: "x"}}) == (None, 0)
+    assert first("t", {name: "normal"}) == (None, 1)
+    assert first("u", {"a": "x"}) == (2, 2)
+
+
 def test_usual_events_are_asked_together() -> None:
     """One way for all of them."""
     tree = RuleTree(parse_hub(RULES, "hub.toml").rule)

@@ -32,7 +32,10 @@ class Values:
         """Gives what stands at a path in some event each, of different values all; nothing where that is not known."""
         found = self._decoded
         for depth in range(1, len(steps) + 1):
-            found = list(map(attrgetter(self._names[steps[:depth]]), found))
+            name = self._names.get(steps[:depth])
+            if name is None:
+                return ()
+            found = list(map(attrgetter(name), found))
             if UNSET in found:
                 return [ABSENT] if found.count(UNSET) == len(found) else ()
         return found
@@ -42,13 +45,15 @@ class AskedData:
     """Decodes of data what stands at certain paths.
 
     Args:
-        paths: names of members, from the outside in. Where one leads through another, what stands at the shorter one
-            is not known.
+        paths: names of members, from the outside in. What stands at a path is not known where a longer one leads
+            through it, or where JSON has to escape one of its names, which msgspec takes no member by.
     """
 
     def __init__(self, paths: Iterable[tuple[str, ...]]) -> None:
         members: _Members = {}
         for path in paths:
+            if not all(map(_is_plain, path)):
+                continue
             inside = members
             for step in path:
                 inside = inside.setdefault(step, {})
@@ -73,3 +78,10 @@ class AskedData:
             return Values(self._decode(b"[" + b",".join(data) + b"]"), self._names)  # type: ignore[arg-type]  # UNSET is a TypeError
         except (TypeError, msgspec.MsgspecError, RecursionError):
             return None
+
+
+def _is_plain(name: str) -> bool:
+    try:
+        return msgspec.json.encode(name) == b'"%b"' % name.encode()
+    except UnicodeEncodeError:  # an unpaired surrogate
+        return False

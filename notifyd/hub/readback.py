@@ -38,6 +38,12 @@ PATIENCE_S = 15.0
 _LATE_S = 0.05
 """By so much at most what was read too late is made up for."""
 
+_LONGEST_WAIT_S = 0.25
+"""After which is looked whether events are still being stored."""
+
+_MOST_EXPECTED = 1_536
+"""Rows: much longer lines than those of the last page may come, and be read in vain."""
+
 
 class Page(NamedTuple):
     """Some events of a stream from the log.
@@ -115,12 +121,11 @@ class Pace:
         now = self.seconds()
         if now - began_s >= PATIENCE_S or not self.is_busy():
             return None
-        return max(self._next_s - now, 0.0)
+        return min(max(self._next_s - now, 0.0), _LONGEST_WAIT_S)
 
-    def count(self, page: Page) -> Page:
-        """Notes that a page was read that had to wait for its turn, or would have had to."""
-        self._next_s = max(self._next_s, self.seconds() - _LATE_S) + len(page.data) / RATE_BESIDE
-        return page
+    def count(self, size: float) -> None:
+        """Notes that so many bytes are read, which takes its time; below 0 where fewer came than was expected."""
+        self._next_s = max(self._next_s, self.seconds() - _LATE_S) + size / RATE_BESIDE
 
 
 class Pages:
@@ -189,25 +194,32 @@ class Pages:
 
     def _ask(self, after: int) -> Deferred[Page]:
         self._cancel()
-        pace = self._reader.pace
         if self._began_s is None:
-            self._began_s = pace.seconds()
-        wait_s = pace.wait_s(self._began_s)
-        if wait_s is None:
-            return self._read(after)
+            self._began_s = self._reader.pace.seconds()
         answer: Deferred[Page] = Deferred()
-        answer.addCallback(pace.count)
-        if wait_s:
-            self._timer = self._reader.call_later(wait_s, lambda: self._read(after).chainDeferred(answer))
-        else:
-            self._read(after).chainDeferred(answer)
+        self._turn(after, answer)
         return answer
 
-    def _read(self, after: int) -> Deferred[Page]:
+    def _turn(self, after: int, answer: Deferred[Page]) -> None:
+        """Reads a page if it is its turn, else looks again later."""
         self._timer = None
+        pace = self._reader.pace
+        wait_s = None if self._began_s is None else pace.wait_s(self._began_s)
+        if wait_s:
+            self._timer = self._reader.call_later(wait_s, self._turn, after, answer)
+            return
         size = LARGE_PAGE if self._is_ahead else PAGE
-        rows = max(1, int(FILLED * size / self._per_row)) if self._per_row else None
-        return self._reader.page(self._stream.name, after, self._stream.end, size, rows)
+        rows = max(1, min(int(FILLED * size / self._per_row), _MOST_EXPECTED)) if self._per_row else None
+        page = self._reader.page(self._stream.name, after, self._stream.end, size, rows)
+        if wait_s is not None:
+            expected = size if rows is None else rows * self._per_row
+            pace.count(expected)  # at once, since others may ask meanwhile
+            page.addBoth(self._correct, expected)
+        page.chainDeferred(answer)
+
+    def _correct(self, result: Page | Failure, expected: float) -> Page | Failure:
+        self._reader.pace.count((len(result.data) if isinstance(result, Page) else 0) - expected)
+        return result
 
     def _cancel(self) -> None:
         timer, self._timer = self._timer, None

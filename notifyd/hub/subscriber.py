@@ -373,7 +373,6 @@ class SubscriberProtocol(LineReceiver):
         self._held.clear()
         self._splitter = LineSplitter(wire.MAX_LINE)
         self._count_unfinished()
-        self._stream.listeners.discard(self)
         self.factory.log.warn(
             "The client of {stream} at {peer} is closed: {reason}",
             stream=self._stream.name,
@@ -388,13 +387,14 @@ class SubscriberProtocol(LineReceiver):
         """Closes the connection, within a bounded time."""
         if not self._ending and not self._lost:
             self._ending = True
-            self._stream.listeners.discard(self)
             self._outlet.push()
             self.transport.unregisterProducer()
             self.transport.loseConnection()
             self._cut_off_later()
 
     def _cut_off_later(self) -> None:
+        self._stream.listeners.discard(self)
+        self._pages.drop(gone=True)
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = self.factory.reactor.callLater(GRACE_S, self.transport.abortConnection)
