@@ -58,12 +58,12 @@ class Bound(NamedTuple):
 
 BOUNDS = {
     # For an event, in a batch of 1,000, with one subscriber.
-    "reactor": Bound(195, "158", "own bytecodes in the reactor's thread"),
+    "reactor": Bound(165, "132", "own bytecodes in the reactor's thread"),
     "database": Bound(2, "0.9", "own bytecodes in the database's thread"),
     "library": Bound(18, "11.9 to 12.4", "bytecodes of Twisted and Python's library, in both"),
     "steps": Bound(78, "65.2", "steps of SQLite's machine"),
     "held_blocks": Bound(2.9, "2.3", "blocks of memory held while it waits for the database"),
-    "held_bytes": Bound(750, "609", "bytes of them"),
+    "held_bytes": Bound(600, "482", "bytes of them"),
     "peak_bytes": Bound(1_750, "1,400", "bytes at most until it is published and acknowledged"),
     "kept_blocks": Bound(0.5, "0.06", "blocks kept afterwards: none are an event's own"),
     "kept_bytes": Bound(420, "342", "bytes of them: the line in the backplane, 340, and where it stands"),
