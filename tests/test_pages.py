@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 
 from notifyd.hub import readback
 from notifyd.hub.backplane import Stream
-from notifyd.hub.readback import FILLED, LARGE_PAGE, MOST_AHEAD, PAGE, PATIENCE_S, RATE_BESIDE, Pace, Page, Pages
+from notifyd.hub.readback import FILLED, LARGE_PAGE, MOST_AHEAD, MOST_EXPECTED, PAGE, Page, Pages
 from tests.hubparts import pending
 
 
@@ -20,9 +19,6 @@ class Log:
 
     def __init__(self) -> None:
         self.ahead = 0
-        self.clock = Clock()
-        self.pace = Pace(self.clock.seconds)
-        self.call_later = self.clock.callLater
         self.asked: list[tuple[int, int, Deferred[Page]]] = []
         self.rows: int | None = 0  # of what was asked last
 
@@ -158,127 +154,13 @@ def test_what_a_page_had_tells_how_many_rows_the_next_one_takes(log: Log, crowde
     assert log.rows is None
     log.answer(300, events=3, data=b"x" * 1_200)
     read(pages, 300)
-    assert log.rows == min(int(FILLED * size / 400), 1_536)
+    assert log.rows == min(int(FILLED * size / 400), MOST_EXPECTED)
     log.answer(400, events=1, data=b"x" * 2 * size)
     read(pages, 400)
     assert log.rows == 1
     log.answer(450, events=50, data=b"x" * 50)
     read(pages, 450)
-    assert log.rows == 1_536
+    assert log.rows == MOST_EXPECTED
     log.answer(500)
     read(pages, 500)
     assert log.rows is None
-
-
-SECOND = {"events": RATE_BESIDE // 100, "data": b"x" * RATE_BESIDE}
-"""What is read in a second while something is stored."""
-
-
-def test_pages_are_read_no_faster_than_is_good_for_what_is_being_stored(log: Log) -> None:
-    """Of all clients together, also of those that ask at once."""
-    log.pace.is_busy = lambda: True
-    log.clock.advance(100)
-    clients = [pages_of(log) for _ in range(40)]
-    for client in clients:
-        read(client, 0)
-    at_once = len(log.asked)
-    assert LARGE_PAGE + PAGE < at_once * PAGE < 0.06 * RATE_BESIDE
-    log.clock.pump([0.01] * 100)
-    assert [after for after, _ in log.wanted] == [0] * 40
-    for client in clients:
-        client.drop(gone=True)
-    assert not log.clock.getDelayedCalls()
-
-
-def test_what_a_page_did_not_have_is_given_back(log: Log) -> None:
-    """Its size is only expected when it is asked for; what could not be read has none."""
-    log.pace.is_busy = lambda: True
-    pages = pages_of(log)
-    read(pages, 0)
-    log.answer(300, **SECOND)  # which is more than was expected
-    read(pages, 300)
-    log.clock.pump([0.01] * 90)
-    assert len(log.asked) == 1
-    log.clock.pump([0.01] * 10)
-    assert len(log.asked) == 2
-    for _ in range(50):
-        log.answer(OSError("away"))
-        read(pages, 300)
-    assert len(log.asked) > 30
-    pages.drop(gone=True)
-    assert not log.clock.getDelayedCalls()
-
-
-def test_waiting_ends_when_nothing_is_stored_any_more(log: Log) -> None:
-    """However long the turn would have been."""
-    busy = True
-    log.pace.is_busy = lambda: busy
-    pages = pages_of(log)
-    read(pages, 0)
-    log.answer(300, **SECOND)
-    log.clock.advance(0.3)
-    assert len(log.asked) == 1
-    busy = False
-    log.clock.advance(0.3)
-    assert len(log.asked) == 2
-
-
-def test_pages_do_not_wait_for_ever(log: Log) -> None:
-    """Who catches up for long is read as fast as can be; one that has caught up begins anew."""
-    log.pace.is_busy = lambda: True
-    pages = pages_of(log)
-    read(pages, 0)
-    for number in range(1, 100):
-        log.clock.pump([0.01] * 110)
-        log.answer(number, **SECOND)
-        read(pages, number)
-        if log.clock.seconds() >= PATIENCE_S:
-            break
-    assert len(log.asked) <= PATIENCE_S + 1
-    for number in range(200, 300):
-        log.answer(number, **SECOND)
-        read(pages, number)
-    assert len(log.asked) >= 100
-    log.answer(900)
-    late = pages_of(log)
-    log.clock.advance(100)
-    read(late, 600)
-    log.answer(700, **SECOND)
-    asked = len(log.asked)
-    read(late, 700)
-    assert len(log.asked) == asked
-    late.drop(gone=True)
-    assert not log.clock.getDelayedCalls()
-
-
-def test_a_place_that_is_left_while_its_page_waits_is_not_read(log: Log) -> None:
-    """A client may subscribe meanwhile."""
-    log.pace.is_busy = lambda: True
-    pages = pages_of(log)
-    read(pages, 0)
-    log.answer(300, events=1, data=b"x" * RATE_BESIDE)
-    moved = read(pages, 600)
-    log.clock.advance(5)
-    assert [after for after, _ in log.wanted] == [0, 600]
-    log.answer(900)
-    assert [page.last for page in moved] == [900]
-
-
-def test_a_page_that_is_waited_for_comes_though_the_client_begins_elsewhere(log: Log) -> None:
-    """Else it would read nothing any more; one that nobody has asked for yet is not read."""
-    log.pace.is_busy = lambda: True
-    pages = pages_of(log)
-    read(pages, 0)
-    log.answer(300, events=1, data=b"x" * RATE_BESIDE)
-    waiting = read(pages, 300)
-    pages.drop()
-    log.clock.advance(5)
-    assert [after for after, _ in log.wanted] == [0, 300]
-    log.answer(500, events=1, data=b"x" * RATE_BESIDE)
-    assert [page.last for page in waiting] == [500]
-    pages = pages_of(log)
-    read(pages, 0)
-    log.clock.advance(5)
-    log.answer(300, events=1, data=b"x" * RATE_BESIDE)
-    pages.drop()
-    assert not log.clock.getDelayedCalls()

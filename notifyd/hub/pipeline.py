@@ -110,11 +110,6 @@ class Pipeline:
         """The highest offset that was given."""
         return self._settler.last
 
-    @property
-    def is_storing(self) -> bool:
-        """Whether something is being stored just now: at full rate, all the time."""
-        return self._storing
-
     def submit(self, parcel: Parcel) -> None:
         """Queues a parcel; its producer is told when it is durable."""
         self._queue.append(parcel)

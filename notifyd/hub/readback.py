@@ -29,19 +29,7 @@ MOST_AHEAD = 8
 """So many clients may have two larger ones: the one that is sent, and the next."""
 
 
-RATE_BESIDE = 49 * 2**20
-"""Bytes of lines a second that are read for all who catch up while events are being stored: 150,000 usual events."""
-
-PATIENCE_S = 15.0
-"""Who has caught up for so long is read as fast as can be: it would never be done where more than that is stored."""
-
-_LATE_S = 0.05
-"""By so much at most what was read too late is made up for."""
-
-_LONGEST_WAIT_S = 0.25
-"""After which is looked whether events are still being stored."""
-
-_MOST_EXPECTED = 1_536
+MOST_EXPECTED = 1_536
 """Rows: much longer lines than those of the last page may come, and be read in vain."""
 
 
@@ -71,8 +59,6 @@ class Reader:
         self._reactor = reactor
         self._pool = backend.open_reader(reactor, READERS)
         self.ahead = 0  # clients that are read ahead
-        self.pace = Pace(reactor.seconds)
-        self.call_later = reactor.callLater
 
     def close(self) -> None:
         """Closes the pool."""
@@ -104,30 +90,6 @@ class Reader:
         return ask(self._reactor, backend, pool, lambda cursor: work(cursor, backend, *arguments))
 
 
-class Pace:
-    """How fast pages follow each other: beside events that are being stored, so that these hardly take longer for it.
-
-    Args:
-        seconds: a clock that is never set.
-    """
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self.is_busy: Callable[[], bool] = bool  # whether events are being stored
-        self.seconds = seconds
-        self._next_s = 0.0
-
-    def wait_s(self, began_s: float) -> float | None:
-        """Gives how long to wait before a page is read for a client that began to catch up then; None if not at all."""
-        now = self.seconds()
-        if now - began_s >= PATIENCE_S or not self.is_busy():
-            return None
-        return min(max(self._next_s - now, 0.0), _LONGEST_WAIT_S)
-
-    def count(self, size: float) -> None:
-        """Notes that so many bytes are read, which takes its time; below 0 where fewer came than was expected."""
-        self._next_s = max(self._next_s, self.seconds() - _LATE_S) + size / RATE_BESIDE
-
-
 class Pages:
     """The pages of the log that one client reads.
 
@@ -139,7 +101,7 @@ class Pages:
         stream: the client's.
     """
 
-    __slots__ = ("_ahead", "_began_s", "_is_ahead", "_per_row", "_reader", "_stream", "_timer")
+    __slots__ = ("_ahead", "_is_ahead", "_per_row", "_reader", "_stream")
 
     def __init__(self, reader: Reader, stream: Stream) -> None:
         self._reader = reader
@@ -147,8 +109,6 @@ class Pages:
         self._is_ahead = False
         self._ahead: tuple[int, Deferred[Page]] | None = None  # behind which offset it is
         self._per_row = 0.0  # bytes of a line, in the last page
-        self._began_s: float | None = None  # to catch up
-        self._timer: Any = None  # of a page that is not asked for before it is its turn
 
     def read(self, after: int) -> Deferred[Page]:
         """Gives the page behind ``after``, whose last event the client has, or is being sent."""
@@ -163,15 +123,10 @@ class Pages:
             answer = self._ask(after)
         return answer.addCallback(self._go_on)
 
-    def drop(self, *, gone: bool = False) -> None:
-        """Makes room for others: the client has caught up, will begin elsewhere, or is gone.
-
-        A page that is waited for comes, though there may be no need for it, unless the client is gone.
-        """
-        if gone or self._ahead is not None:
-            self._cancel()
+    def drop(self) -> None:
+        """Makes room for others: the client has caught up, will begin elsewhere, or is gone."""
         _forget(self._ahead)
-        self._ahead = self._began_s = None
+        self._ahead = None
         if self._is_ahead:
             self._is_ahead = False
             self._reader.ahead -= 1
@@ -193,38 +148,9 @@ class Pages:
         return None
 
     def _ask(self, after: int) -> Deferred[Page]:
-        self._cancel()
-        if self._began_s is None:
-            self._began_s = self._reader.pace.seconds()
-        answer: Deferred[Page] = Deferred()
-        self._turn(after, answer)
-        return answer
-
-    def _turn(self, after: int, answer: Deferred[Page]) -> None:
-        """Reads a page if it is its turn, else looks again later."""
-        self._timer = None
-        pace = self._reader.pace
-        wait_s = None if self._began_s is None else pace.wait_s(self._began_s)
-        if wait_s:
-            self._timer = self._reader.call_later(wait_s, self._turn, after, answer)
-            return
         size = LARGE_PAGE if self._is_ahead else PAGE
-        rows = max(1, min(int(FILLED * size / self._per_row), _MOST_EXPECTED)) if self._per_row else None
-        page = self._reader.page(self._stream.name, after, self._stream.end, size, rows)
-        if wait_s is not None:
-            expected = size if rows is None else rows * self._per_row
-            pace.count(expected)  # at once, since others may ask meanwhile
-            page.addBoth(self._correct, expected)
-        page.chainDeferred(answer)
-
-    def _correct(self, result: Page | Failure, expected: float) -> Page | Failure:
-        self._reader.pace.count((len(result.data) if isinstance(result, Page) else 0) - expected)
-        return result
-
-    def _cancel(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        rows = max(1, min(int(FILLED * size / self._per_row), MOST_EXPECTED)) if self._per_row else None
+        return self._reader.page(self._stream.name, after, self._stream.end, size, rows)
 
 
 def _forget(ahead: tuple[int, Deferred[Page]] | None) -> None:

@@ -115,7 +115,6 @@ class HubDaemon(Daemon):
         )
         pipeline = self._pipeline = self._make_pipeline(self._stages, memory.last, backplane, spools)
         pipeline.clients = Clients(memory.clients, pipeline.wake)
-        self._reader.pace.is_busy = lambda: pipeline.is_storing
         self._agents = AgentWatch(
             reactor,
             settings.own_events.agent_lost_after,

@@ -93,7 +93,7 @@ class SubscriberProtocol(LineReceiver):
     def connectionLost(self, reason: Failure = Failure(error.ConnectionDone())) -> None:  # noqa: B008 - as Twisted
         """Counts the connection out."""
         self._lost = True
-        self._pages.drop(gone=True)
+        self._pages.drop()
         self._stream.listeners.discard(self)
         self.factory.leave(self)
         self._count_unfinished()
@@ -394,7 +394,7 @@ class SubscriberProtocol(LineReceiver):
 
     def _cut_off_later(self) -> None:
         self._stream.listeners.discard(self)
-        self._pages.drop(gone=True)
+        self._pages.drop()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = self.factory.reactor.callLater(GRACE_S, self.transport.abortConnection)
