@@ -393,7 +393,7 @@ class SubscriberProtocol(LineReceiver):
             self._cut_off_later()
 
     def _cut_off_later(self) -> None:
-        self._stream.listeners.discard(self)
+        self._stream.listeners.discard(self)  # no event is sent any more
         self._pages.drop()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
