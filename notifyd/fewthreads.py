@@ -6,6 +6,9 @@ Twisted's ThreadPool makes threads as they are needed, and balances work among t
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -21,11 +24,14 @@ class FewThreads:
     Args:
         name: of the threads, for whoever looks at them from outside.
         count: how many; one keeps work in order.
+        nice: is added to their nice value, where the system has one for each thread: whoever else wants a processor
+            goes first.
     """
 
-    def __init__(self, name: str, count: int) -> None:
+    def __init__(self, name: str, count: int, nice: int = 0) -> None:
         self._name = name
         self._count = count
+        self._nice = nice
         self._work: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -57,6 +63,11 @@ class FewThreads:
         self._work.put((on_result, work, arguments, named))
 
     def _run(self) -> None:
+        if self._nice and sys.platform == "linux":  # elsewhere a thread's number may be another process's
+            with contextlib.suppress(OSError):  # a sandbox may forbid it: the work is done all the same
+                thread = threading.get_native_id()
+                nice = os.getpriority(os.PRIO_PROCESS, thread) + self._nice
+                os.setpriority(os.PRIO_PROCESS, thread, nice)
         while (item := self._work.get()) is not None:
             on_result, work, arguments, named = item
             try:
@@ -73,11 +84,13 @@ class FewConnections(adbapi.ConnectionPool):
     Args:
         arguments: as ConnectionPool takes them.
         threads: how many.
+        nice: of the threads.
         settings: as ConnectionPool takes them, save ``cp_min`` and ``cp_max``.
     """
 
-    def __init__(self, *arguments: Any, threads: int, **settings: Any) -> None:
+    def __init__(self, *arguments: Any, threads: int, nice: int, **settings: Any) -> None:
         self._count = threads
+        self._nice = nice
         super().__init__(*arguments, cp_min=threads, cp_max=threads, **settings)  # type: ignore[no-untyped-call]  # as all of adbapi
         self._use_few_threads()
 
@@ -88,4 +101,4 @@ class FewConnections(adbapi.ConnectionPool):
 
     def _use_few_threads(self) -> None:
         if not isinstance(self.threadpool, FewThreads):  # the one that adbapi has made was not started, nor given work
-            self.threadpool: Any = FewThreads("database", self._count)
+            self.threadpool: Any = FewThreads("database", self._count, self._nice)

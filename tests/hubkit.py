@@ -21,6 +21,7 @@ from notifyd.hub.clients import Clients
 from notifyd.hub.ingest import IngestFactory
 from notifyd.hub.intake import Counters, Intake
 from notifyd.hub.log import EventLog
+from notifyd.hub.pace import Pace
 from notifyd.hub.pipeline import Pipeline
 from notifyd.hub.producer import IngestProtocol
 from notifyd.hub.readback import Reader
@@ -104,7 +105,9 @@ class Hub:
         except BaseException:
             self.connection.close()
             raise
-        self.reader = Reader(self.backend, self.clock)
+        self.pressed = False  # whether new events are taken to come as fast as they can be stored
+        pace = Pace(self.clock, lambda: self.pressed, 3_600.0, self.now)
+        self.reader = Reader(self.backend, self.clock, pace)
         self.backplane = Backplane(STREAMS, self.memory.last, stream_memory)
         self.spools = Spools(self.log.positions)
         self.counters = Counters()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
@@ -290,6 +291,36 @@ def test_long_lines_behind_short_ones_are_not_measured_over_and_over(
         after = found.last
     assert lines == small + 200
     assert len(seen) <= (6 if rows is None else 7) * pages
+    connection.close()
+
+
+def test_all_offsets_of_a_range_are_one_statement(tmp_path: Path) -> None:
+    """Of other streams and repeats nothing comes; what is too much is read as if nothing were expected."""
+    connection = connect(tmp_path)
+    kinds = [("normal", None, None, False), ("critical", None, None, False), ("normal", None, None, True)]
+    insert(connection, *[made(n, kinds[n % 3], "x" * 1_000) for n in range(1, 101)])
+    seen: list[str] = []
+    connection.set_trace_callback(seen.append)
+
+    def read(after: int, until: int, size: int, rows: int) -> tuple[list[int], int | None]:
+        seen.clear()
+        condition = 'priority = ? AND NOT suppressed AND "offset" > ? AND "offset" <= ?'
+        found = bulk.read_bulk(connection.cursor(), "normal", condition, ["normal", after, until], size, 2**31, rows)
+        assert found.events == found.data.count(b"\n")
+        assert len(found.data) <= size
+        return [int(json.loads(line)["id"]) for line in found.data.splitlines()], found.last
+
+    assert read(0, 40, 60_000, 40) == (list(range(3, 41, 3)), None)
+    assert len(seen) == 1
+    assert read(40, 41, 60_000, 1) == ([], None)
+    assert read(41, 42, 60_000, 1) == ([42], None)
+    assert read(100, 140, 60_000, 40) == ([], None)
+    assert len(seen) == 1
+    some, last = read(0, 100, 10_000, 100)
+    assert some == list(range(3, 3 * len(some) + 1, 3))
+    assert 5 <= len(some) < 10
+    assert last == some[-1]
+    assert len(seen) > 1
     connection.close()
 
 

@@ -19,6 +19,7 @@ from notifyd.hub import backend_postgresql
 from notifyd.hub.backend import open_backend
 from notifyd.hub.backend_postgresql import PostgresqlBackend
 from notifyd.hub.entries import Entries
+from notifyd.hub.pace import Pace
 from notifyd.hub.readback import Page, Reader
 from notifyd.hub.records import Batch
 from tests.pglog import (
@@ -155,7 +156,7 @@ async def test_a_commit_is_waited_for_whatever_the_default(postgres_url: str) ->
 async def test_the_real_reader_cannot_write(postgres_url: str) -> None:
     """It has connections of its own that refuse to."""
     async with opened(postgres_url) as made:
-        reader = Reader(made.backend, reactor)
+        reader = Reader(made.backend, reactor, Pace(reactor, lambda: False, 0.0))
         assert await bounded(reader.page("all", 0, 10)) == Page(None, b"", 10, 0)
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             await bounded(reader._pool.runInteraction(lambda cursor: cursor.execute("DELETE FROM event")))
@@ -167,7 +168,7 @@ async def test_a_page_sees_one_state_of_the_log(postgres: Cluster, postgres_url:
     """What expires between its statements is not missed in silence."""
     async with opened(postgres_url) as made:
         await bounded(made.append(Batch(Entries.of([entry(START + n) for n in range(5)]))))
-        reader = Reader(made.backend, reactor)
+        reader = Reader(made.backend, reactor, Pace(reactor, lambda: False, 0.0))
 
         def look(cursor: Any) -> int:
             cursor.execute("SELECT 1 FROM expired").fetchall()

@@ -19,6 +19,7 @@ from notifyd import postgresql
 from notifyd.database import StateError
 from notifyd.hub.backend_postgresql import PostgresqlBackend
 from notifyd.hub.entries import Entries
+from notifyd.hub.pace import Pace
 from notifyd.hub.readback import Reader
 from notifyd.hub.records import Batch
 from tests.pglog import (
@@ -41,7 +42,7 @@ async def test_a_server_that_was_restarted_needs_no_restart_of_the_hub(
 ) -> None:
     """Stopped or killed, idle or not: the next batch is stored, and what is said is one line for each change."""
     async with opened(postgres_url) as made:
-        reader = Reader(made.backend, reactor)
+        reader = Reader(made.backend, reactor, Pace(reactor, lambda: False, 0.0))
         for n, end in enumerate((postgres.stop, lambda: postgres.stop("immediate"), postgres.kill)):
             end()
             storing = Deferred.fromCoroutine(made.append(Batch(Entries.of([entry(START + n)]))))

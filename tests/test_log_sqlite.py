@@ -13,6 +13,7 @@ from notifyd.database import StateError
 from notifyd.hub.backend import SqliteBackend
 from notifyd.hub.entries import Entries
 from notifyd.hub.log import EventLog
+from notifyd.hub.pace import Pace
 from notifyd.hub.readback import Page, Reader
 from notifyd.hub.records import Batch
 from notifyd.hub.service import _refused
@@ -69,7 +70,7 @@ async def test_the_real_reader_cannot_write(tmp_path: Path) -> None:
     backend = SqliteBackend(tmp_path / "hub.db")
     log = EventLog(backend, reactor, _refused)
     await log.open()
-    reader = Reader(backend, reactor)
+    reader = Reader(backend, reactor, Pace(reactor, lambda: False, 0.0))
     assert await reader.page("all", 0, 10) == Page(None, b"", 10, 0)
     with pytest.raises(Exception, match=r"readonly|read-only"):
         await reader._pool.runInteraction(lambda cursor: cursor.execute("DELETE FROM entry"))

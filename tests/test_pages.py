@@ -21,11 +21,16 @@ class Log:
         self.ahead = 0
         self.asked: list[tuple[int, int, Deferred[Page]]] = []
         self.rows: int | None = 0  # of what was asked last
+        self.until = 0  # of it, too
+        self.received: str | None = None
 
-    def page(self, stream: str, after: int, until: int, size: int, rows: int | None) -> Deferred[Page]:
+    def page(
+        self, stream: str, after: int, until: int, size: int, rows: int | None, received: str | None
+    ) -> Deferred[Page]:
         """Notes what is asked for."""
-        assert (stream, until) == ("normal", 1_000)
-        self.rows = rows
+        assert stream == "normal"
+        self.received = received
+        self.rows, self.until = rows, until
         self.asked.append((after, size, Deferred()))
         return self.asked[-1][2]
 
@@ -63,6 +68,25 @@ def read(pages: Pages, after: int) -> list[Any]:
         return await pages.read(after)
 
     return pending(work())
+
+
+def test_a_page_of_a_dense_stream_ends_at_an_offset(log: Log) -> None:
+    """Where at least half of the offsets were of the stream; else, and where nothing is known, at the stream's end."""
+    pages = pages_of(log)
+    read(pages, 0)
+    assert (log.rows, log.until) == (None, 1_000)
+    log.answer(200, events=100, data=b"x" * 100 * 10_000)
+    read(pages, 200)
+    assert (log.rows, log.until) == (LARGE_PAGE * 9 // 100_000, 200 + LARGE_PAGE * 9 // 100_000)
+    log.answer(247, events=23, data=b"x" * 23 * 10_000)
+    read(pages, 247)
+    assert log.until == 1_000
+    log.answer(300, events=53, data=b"x" * 53)
+    read(pages, 300)
+    assert (log.rows, log.until) == (MOST_EXPECTED, 1_000)
+    log.answer(400)
+    read(pages, 400)
+    assert (log.rows, log.until) == (None, 1_000)
 
 
 def test_the_next_page_is_read_while_one_is_sent(log: Log) -> None:

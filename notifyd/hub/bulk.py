@@ -75,17 +75,27 @@ _SESSION = (
 )
 _INSERT = "INSERT INTO temp.batch VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
+_LF = "'\n'"
+"""An LF as SQL; ``char(10)`` would be computed for each row."""
+
 _SOME = '(SELECT "offset", body FROM entry WHERE {0} ORDER BY "offset" LIMIT ?)'
+_EXPIRED = '(SELECT "offset" FROM expired WHERE stream = ?)'
 _READ = f"""
     SELECT last, seen, size, CASE WHEN size <= ? OR seen = 1
-        THEN (SELECT CAST(group_concat(body, char(10)) || char(10) AS BLOB) FROM {_SOME}) END,
-        (SELECT "offset" FROM expired WHERE stream = ?)
+        THEN (SELECT CAST(group_concat(body, {_LF}) || {_LF} AS BLOB) FROM {_SOME}) END, {_EXPIRED}
     FROM (SELECT max("offset") AS last, count(*) AS seen, total(length(CAST(body AS BLOB)) + 1) AS size FROM {_SOME})
 """  # noqa: S608 - constants
 _READ_AT_ONCE = f"""
-    SELECT last, seen, CAST(lines || char(10) AS BLOB), (SELECT "offset" FROM expired WHERE stream = ?)
-    FROM (SELECT max("offset") AS last, count(*) AS seen, group_concat(body, char(10)) AS lines FROM {_SOME})
+    SELECT last, seen, CAST(lines || {_LF} AS BLOB), {_EXPIRED}
+    FROM (SELECT max("offset") AS last, count(*) AS seen, group_concat(body, {_LF}) AS lines FROM {_SOME})
 """  # noqa: S608 - constants
+_READ_RANGE = f"""
+    SELECT NULL, count(*), CAST(group_concat(body, {_LF}) || {_LF} AS BLOB), {_EXPIRED}
+    FROM entry NOT INDEXED WHERE {{0}}
+"""  # noqa: S608 - constants
+"""Where nearly all rows are of the stream it takes 0.3 us a row, and :data:`_READ_AT_ONCE` 0.5: the table is read in
+its order, which is that of the offsets, and no row is looked up."""
+
 _FEW, _MANY = 16, 1_024
 """Rows that are read: few first, where nothing is known of them, since each may have 128 KiB; then as many as will
 do, by what was found."""
@@ -102,10 +112,10 @@ def read_bulk(
 ) -> Found:
     """Reads events.
 
-    What is expected to be enough is read at once. Where that is too much, or nothing is known, a statement measures
-    events first, since each may have 128 KiB, and joins those that are not too much. Where several statements are
-    needed, others may change the log between them, unless there is a transaction: what has expired is told as it is
-    when the last one is read.
+    What is expected to be enough is read at once, and fastest where no more offsets than rows are asked for. Where that
+    is too much, or nothing is known, a statement measures events first, since each may have 128 KiB, and joins those
+    that are not too much. Where several statements are needed, others may change the log between them, unless there is
+    a transaction: what has expired is told as it is when the last one is read.
 
     Args:
         cursor: of a connection that only reads.
@@ -117,7 +127,7 @@ def read_bulk(
         expected: rows that have fewer bytes, but not by much, as far as is known; at least one.
     """
     if expected is not None:
-        found = _read_at_once(cursor, stream, condition, arguments, size, min(expected, most))
+        found = _read_expected(cursor, stream, condition, arguments, size, min(expected, most))
         if found is not None:
             return found
     *given, after, until = arguments
@@ -145,14 +155,17 @@ def read_bulk(
         rows = max(1, int(min(most - events, _MANY, bound, 0.95 * seen * left / total)))
 
 
-def _read_at_once(
+def _read_expected(
     cursor: Any, stream: str, condition: str, arguments: Sequence[object], size: int, rows: int
 ) -> Found | None:
     """Reads so many events; gives None where they have more than ``size`` bytes, and no more memory was taken."""
+    *_, after, until = arguments
+    is_range = until - after <= rows  # type: ignore[operator]  # both are offsets
+    query, bound = (_READ_RANGE, ()) if is_range else (_READ_AT_ONCE, (rows,))
     limit = cursor.connection.setlimit
     usual = limit(sqlite3.SQLITE_LIMIT_LENGTH, size)
     try:
-        row = cursor.execute(_READ_AT_ONCE.format(condition), (stream, *arguments, rows)).fetchone()
+        row = cursor.execute(query.format(condition), (stream, *arguments, *bound)).fetchone()
     except sqlite3.DataError:  # "string or blob too big"
         return None
     finally:

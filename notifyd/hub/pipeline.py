@@ -34,6 +34,12 @@ BATCH_BYTES = 2 * 2**20
 PREPARED_EVENTS = 500
 """Events that are prepared in one turn of the reactor, nearly: some 2 ms."""
 
+LARGE_BATCH = 256 * 1024
+"""Bytes of lines that gather while the batch before is stored only where more comes than the hub has ease with."""
+
+PRESSED_S = 0.1
+"""So long after such a batch the hub is taken to have its hands full."""
+
 POSITION_DELAY_S = 0.5
 """Positions of clients that come without events wait so long to be written together: a second is promised."""
 
@@ -100,6 +106,7 @@ class Pipeline:
         self._open = _OpenBatch()
         self._agents: dict[str, bool] = {}
         self._preparing = self._storing = self._stopped = False
+        self._large_s = float("-inf")  # when a large batch came last
         self._timer: Any = None
         self._window_timer: Any = None
         self._told_full = False
@@ -109,6 +116,10 @@ class Pipeline:
     def last(self) -> int:
         """The highest offset that was given."""
         return self._settler.last
+
+    def is_pressed(self) -> bool:
+        """Tells whether events are being stored about as fast as the hub can."""
+        return bool(self._reactor.seconds() - self._large_s < PRESSED_S)
 
     def submit(self, parcel: Parcel) -> None:
         """Queues a parcel; its producer is told when it is durable."""
@@ -249,6 +260,8 @@ class Pipeline:
         while self._has_work:
             opened, self._open = self._open, _OpenBatch()
             batch = opened.batch
+            if opened.size >= LARGE_BATCH:
+                self._large_s = self._reactor.seconds()
             self._settler.close(batch)
             batch.positions = highest(each for parcel in opened.parcels for each in parcel.positions.values())
             batch.clients = self.clients.take() if self.clients is not None else []

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from notifyd.hub.backend import Backend, ask
 from notifyd.hub.backplane import ALL, Stream
+from notifyd.hub.pace import Pace, received_of
 from notifyd.wire import Gap
 
 T = TypeVar("T")
@@ -51,25 +52,57 @@ class Reader:
 
     Args:
         backend: the database that holds the log; its schema must be up to date.
-        reactor: its threads and shutdown are used.
+        reactor: its clock, threads and shutdown are used.
+        pace: tells how long pages wait.
     """
 
-    def __init__(self, backend: Backend, reactor: Any) -> None:
+    def __init__(self, backend: Backend, reactor: Any, pace: Pace) -> None:
         self._backend = backend
         self._reactor = reactor
+        self._pace = pace
         self._pool = backend.open_reader(reactor, READERS)
+        self._waiting: set[Any] = set()  # delayed calls, each of a page
         self.ahead = 0  # clients that are read ahead
 
     def close(self) -> None:
-        """Closes the pool."""
+        """Closes the pool; a page that waits never comes."""
+        for call in self._waiting:
+            call.cancel()
+        self._waiting.clear()
         self._pool.close()
 
-    def page(self, stream: str, after: int, until: int, size: int = PAGE, rows: int | None = None) -> Deferred[Page]:
-        """Reads the events of ``stream`` behind ``after`` up to ``until``, as many as a page of ``size`` holds.
+    def page(
+        self,
+        stream: str,
+        after: int,
+        until: int,
+        size: int = PAGE,
+        rows: int | None = None,
+        received: str | None = None,
+    ) -> Deferred[Page]:
+        """Reads the events of a stream, in its turn.
 
-        It takes the fewest turns where ``rows`` are nearly as many.
+        Args:
+            stream: its name.
+            after: the offset behind which they come.
+            until: the last offset that may be theirs.
+            size: bytes that a page holds.
+            rows: nearly as many as these hold, where it is known: it takes the fewest turns, and is fastest where there
+                are no more offsets.
+            received: of the event at ``after``, where it is known.
         """
-        return self._interact(_page, stream, after, until, size, rows)
+        wait_s = self._pace.wait_s(size, received)
+        if not wait_s:
+            return self._interact(_page, stream, after, until, size, rows)
+        page: Deferred[Page] = Deferred()
+
+        def read() -> None:
+            self._waiting.discard(call)
+            self._interact(_page, stream, after, until, size, rows).chainDeferred(page)
+
+        call = self._reactor.callLater(wait_s, read)
+        self._waiting.add(call)
+        return page
 
     def first(self, stream: str, end: int) -> Deferred[int]:
         """Gives the offset behind which the oldest event held of the stream comes; ``end`` where there is none."""
@@ -101,7 +134,7 @@ class Pages:
         stream: the client's.
     """
 
-    __slots__ = ("_ahead", "_is_ahead", "_per_row", "_reader", "_stream")
+    __slots__ = ("_ahead", "_is_ahead", "_is_dense", "_per_row", "_reader", "_received", "_stream")
 
     def __init__(self, reader: Reader, stream: Stream) -> None:
         self._reader = reader
@@ -109,6 +142,8 @@ class Pages:
         self._is_ahead = False
         self._ahead: tuple[int, Deferred[Page]] | None = None  # behind which offset it is
         self._per_row = 0.0  # bytes of a line, in the last page
+        self._is_dense = False  # most events there were of this stream
+        self._received: str | None = None  # the last event's
 
     def read(self, after: int) -> Deferred[Page]:
         """Gives the page behind ``after``, whose last event the client has, or is being sent."""
@@ -121,7 +156,7 @@ class Pages:
         else:
             _forget(ahead)
             answer = self._ask(after)
-        return answer.addCallback(self._go_on)
+        return answer.addCallback(self._go_on, after)
 
     def drop(self) -> None:
         """Makes room for others: the client has caught up, will begin elsewhere, or is gone."""
@@ -131,8 +166,10 @@ class Pages:
             self._is_ahead = False
             self._reader.ahead -= 1
 
-    def _go_on(self, page: Page) -> Page:
+    def _go_on(self, page: Page, after: int) -> Page:
         self._per_row = len(page.data) / page.events if page.events else 0.0
+        self._is_dense = 2 * page.events >= page.last - after
+        self._received = received_of(page.data)
         if page.last >= self._stream.start:
             self.drop()  # the rest is in memory
         elif self._is_ahead:
@@ -150,7 +187,10 @@ class Pages:
     def _ask(self, after: int) -> Deferred[Page]:
         size = LARGE_PAGE if self._is_ahead else PAGE
         rows = max(1, min(int(FILLED * size / self._per_row), MOST_EXPECTED)) if self._per_row else None
-        return self._reader.page(self._stream.name, after, self._stream.end, size, rows)
+        until = self._stream.end
+        if rows is not None and self._is_dense:
+            until = min(until, after + rows)  # all rows between two offsets are read faster than so many of a stream
+        return self._reader.page(self._stream.name, after, until, size, rows, self._received)
 
 
 def _forget(ahead: tuple[int, Deferred[Page]] | None) -> None:

@@ -32,6 +32,7 @@ from notifyd.hub.filtering import load_filter
 from notifyd.hub.ingest import IngestFactory
 from notifyd.hub.intake import Counters, Intake, rejected_entry
 from notifyd.hub.log import EventLog
+from notifyd.hub.pace import Pace
 from notifyd.hub.pipeline import Pipeline
 from notifyd.hub.readback import Reader
 from notifyd.hub.retention import Retention
@@ -102,7 +103,6 @@ class HubDaemon(Daemon):
         backend = open_backend(settings.database.url, self.state)
         self._log = EventLog(backend, reactor, _refused)
         memory = await self._log.open()
-        self._reader = Reader(backend, reactor)
         backplane = Backplane(tuple(settings.listen.streams()), memory.last, settings.limits.stream_memory)
         spools = Spools(self._log.positions)
         self._stages = make_stages(
@@ -115,6 +115,7 @@ class HubDaemon(Daemon):
         )
         pipeline = self._pipeline = self._make_pipeline(self._stages, memory.last, backplane, spools)
         pipeline.clients = Clients(memory.clients, pipeline.wake)
+        self._reader = Reader(backend, reactor, Pace(reactor, pipeline.is_pressed, settings.database.retention))
         self._agents = AgentWatch(
             reactor,
             settings.own_events.agent_lost_after,
