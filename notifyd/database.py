@@ -25,10 +25,6 @@ T = TypeVar("T")
 BUSY_TIMEOUT_MS = 2_000
 """For how long a statement waits for another program's lock before it counts as a fault."""
 
-READERS_NICE = 10
-"""Threads that only read the log do so while others want no processor, but get a tenth of it where they always do. More
-of it changes little (measured)."""
-
 WAL_LIMIT = 64 * 2**20
 """Bytes to which the write-ahead log is cut back after a checkpoint."""
 
@@ -108,7 +104,7 @@ def open_pool(
         "sqlite3",
         f"file:{_quote(path)}?mode={'ro' if read_only else 'rwc'}",
         threads=threads,
-        nice=READERS_NICE if read_only else 0,
+        background=read_only,
         uri=True,
         check_same_thread=False,
         cp_openfun=prepare,

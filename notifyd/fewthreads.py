@@ -17,6 +17,9 @@ from typing import Any
 from twisted.enterprise import adbapi
 from twisted.python.failure import Failure
 
+NICE = 10
+"""Is added to the nice value of threads in the background: a tenth of a processor is theirs where others want all."""
+
 
 class FewThreads:
     """What :class:`twisted.python.threadpool.ThreadPool` is to adbapi.
@@ -24,14 +27,13 @@ class FewThreads:
     Args:
         name: of the threads, for whoever looks at them from outside.
         count: how many; one keeps work in order.
-        nice: is added to their nice value, where the system has one for each thread: whoever else wants a processor
-            goes first.
+        background: whoever else wants a processor goes first, as far as the system lets threads differ in that.
     """
 
-    def __init__(self, name: str, count: int, nice: int = 0) -> None:
+    def __init__(self, name: str, count: int, *, background: bool = False) -> None:
         self._name = name
         self._count = count
-        self._nice = nice
+        self._background = background
         self._work: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -63,11 +65,8 @@ class FewThreads:
         self._work.put((on_result, work, arguments, named))
 
     def _run(self) -> None:
-        if self._nice and sys.platform == "linux":  # elsewhere a thread's number may be another process's
-            with contextlib.suppress(OSError):  # a sandbox may forbid it: the work is done all the same
-                thread = threading.get_native_id()
-                nice = os.getpriority(os.PRIO_PROCESS, thread) + self._nice
-                os.setpriority(os.PRIO_PROCESS, thread, nice)
+        if self._background:
+            _step_back()
         while (item := self._work.get()) is not None:
             on_result, work, arguments, named = item
             try:
@@ -78,19 +77,29 @@ class FewThreads:
             del item, on_result, work, arguments, named, result  # memory is not held until the next one
 
 
+def _step_back() -> None:
+    """Has the thread wait for others: it does not interrupt them, and gets less where there is not enough for all."""
+    if sys.platform != "linux":  # elsewhere a thread's number may be another process's
+        return
+    thread = threading.get_native_id()
+    with contextlib.suppress(OSError):  # a sandbox may forbid it: the work is done all the same
+        os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
+
+
 class FewConnections(adbapi.ConnectionPool):
     """A pool of so many connections, each with its thread.
 
     Args:
         arguments: as ConnectionPool takes them.
         threads: how many.
-        nice: of the threads.
+        background: of the threads.
         settings: as ConnectionPool takes them, save ``cp_min`` and ``cp_max``.
     """
 
-    def __init__(self, *arguments: Any, threads: int, nice: int, **settings: Any) -> None:
+    def __init__(self, *arguments: Any, threads: int, background: bool, **settings: Any) -> None:
         self._count = threads
-        self._nice = nice
+        self._background = background
         super().__init__(*arguments, cp_min=threads, cp_max=threads, **settings)  # type: ignore[no-untyped-call]  # as all of adbapi
         self._use_few_threads()
 
@@ -101,4 +110,4 @@ class FewConnections(adbapi.ConnectionPool):
 
     def _use_few_threads(self) -> None:
         if not isinstance(self.threadpool, FewThreads):  # the one that adbapi has made was not started, nor given work
-            self.threadpool: Any = FewThreads("database", self._count, self._nice)
+            self.threadpool: Any = FewThreads("database", self._count, background=self._background)

@@ -7,13 +7,15 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from twisted.internet.task import Clock
 
 from notifyd import event as events
 from notifyd.event import Event
-from notifyd.fewthreads import FewThreads
+from notifyd.fewthreads import NICE, FewThreads
 from notifyd.hub import pipeline as pipeline_module
 from notifyd.hub.pace import LONGEST_S, RATE, Pace, received_of
 from tests.hubkit import T0, Hub, line, subscribe
@@ -107,20 +109,25 @@ def test_large_batches_tell_that_the_hub_is_pressed(hub: Hub, monkeypatch: pytes
     assert not hub.pipeline.is_pressed()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no nice value of their own")
-def test_threads_of_readers_leave_processors_to_others() -> None:
-    """Those of the writer do not, and neither does any other thread."""
-    values: list[int] = []
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads do not differ in that")
+def test_threads_in_the_background_leave_processors_to_others() -> None:
+    """No other thread does, and neither do they where the system forbids it: the work is done all the same."""
+    values: list[Any] = []
 
-    def look(done: bool, result: int) -> None:
-        values.append(result)
+    def mine() -> tuple[int, int]:
+        thread = threading.get_native_id()
+        return os.getpriority(os.PRIO_PROCESS, thread), os.sched_getscheduler(thread)
 
-    def mine() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    for nice in (5, 0):
-        threads = FewThreads("under test", 1, nice)
+    def seen(*, background: bool) -> tuple[int, int]:
+        threads = FewThreads("under test", 1, background=background)
         threads.start()
-        threads.callInThreadWithCallback(look, mine)
+        threads.callInThreadWithCallback(lambda done, result: values.append(result), mine)
         threads.stop()
-    assert values == [min(mine() + 5, 19), mine()]
+        return values.pop()  # type: ignore[no-any-return]
+
+    nice, policy = mine()
+    assert seen(background=True) == (min(nice + NICE, 19), os.SCHED_BATCH)
+    assert seen(background=False) == mine() == (nice, policy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_setscheduler", Mock(side_effect=PermissionError))
+        assert seen(background=True) == (nice, policy)

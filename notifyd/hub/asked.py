@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from notifyd.conditions import ABSENT
 from notifyd.event import Event
 
+_Getters = dict[tuple[str, ...], Callable[[Any], Any]]
 _Members = dict[str, Any]  # a member's name to those of the object that it is; to none where it is asked for itself
 
 
@@ -20,22 +21,22 @@ class Values:
 
     Args:
         decoded: the data of each, of which there is at least one.
-        names: of members, as the attributes of what is decoded.
+        getters: of members, out of what is decoded.
     """
 
-    def __init__(self, decoded: Sequence[Any], names: dict[tuple[str, ...], str]) -> None:
+    def __init__(self, decoded: Sequence[Any], getters: _Getters) -> None:
         # Events in a row have often the same: one then stands for all.
         self._decoded = decoded[:1] if decoded.count(decoded[0]) == len(decoded) else decoded
-        self._names = names
+        self._getters = getters
 
     def at(self, steps: tuple[str, ...]) -> Sequence[Any]:
         """Gives what stands at a path in some event each, of different values all; nothing where that is not known."""
         found = self._decoded
         for depth in range(1, len(steps) + 1):
-            name = self._names.get(steps[:depth])
-            if name is None:
+            getter = self._getters.get(steps[:depth])
+            if getter is None:
                 return ()
-            found = list(map(attrgetter(name), found))
+            found = list(map(getter, found))
             if UNSET in found:
                 return [ABSENT] if found.count(UNSET) == len(found) else ()
         return found
@@ -57,7 +58,7 @@ class AskedData:
             inside = members
             for step in path:
                 inside = inside.setdefault(step, {})
-        self._names: dict[tuple[str, ...], str] = {}
+        self._getters: _Getters = {}
         self._decode = msgspec.json.Decoder(list[self._struct(members, ())]).decode  # type: ignore[misc]  # made here
 
     def _struct(self, members: _Members, path: tuple[str, ...]) -> Any:
@@ -65,7 +66,7 @@ class AskedData:
         renamed: dict[str, str] = {}
         for number, (member, inside) in enumerate(members.items()):
             name = f"member{number}"
-            self._names[*path, member] = name
+            self._getters[*path, member] = attrgetter(name)
             renamed[name] = member
             fields.append((name, self._struct(inside, (*path, member)) | UnsetType if inside else Any, UNSET))
         return msgspec.defstruct("Asked", fields, rename=renamed, gc=False)
@@ -75,7 +76,7 @@ class AskedData:
         data = [event.data for event in some]
         try:
             # Each is JSON by itself, so that they are a list together.
-            return Values(self._decode(b"[" + b",".join(data) + b"]"), self._names)  # type: ignore[arg-type]  # UNSET is a TypeError
+            return Values(self._decode(b"[" + b",".join(data) + b"]"), self._getters)  # type: ignore[arg-type]  # UNSET is a TypeError
         except (TypeError, msgspec.MsgspecError, RecursionError):
             return None
 

@@ -182,8 +182,19 @@ class Pipeline:
 
     def _prepare(self) -> None:
         if not self._preparing and not self._stopped and self._queue:
+            if len(self._queue) == 1 and self._take_one():
+                return
             self._preparing = True
             Deferred.fromCoroutine(self._prepare_all()).addErrback(self._broken)
+
+    def _take_one(self) -> bool:
+        """Settles the one parcel that waits, where that waits for nothing: an event that comes alone is told soon."""
+        opened = self._open
+        if self._express is None or opened.is_full or not self._express.take(self._queue[0], opened.batch):
+            return False
+        opened.add([self._queue.popleft()])
+        self._store()
+        return True
 
     async def _prepare_all(self) -> None:
         while self._queue and not self._open.is_full and not self._stopped:
