@@ -81,7 +81,7 @@ def open_pool(
     Args:
         path: the file; it is made where it is missing, unless ``read_only``.
         reactor: whose threads and shutdown the pool goes with.
-        read_only: refuses every write, and leaves processors to others that want them.
+        read_only: refuses every write; its threads are in the background.
         threads: connections at once; one keeps interactions in the order in which they are asked for.
         autocommit: a statement is a transaction of its own unless one is begun; else one is begun before it changes
             something. What an interaction has begun is committed after it, either way.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -17,9 +16,6 @@ from typing import Any
 from twisted.enterprise import adbapi
 from twisted.python.failure import Failure
 
-NICE = 10
-"""Is added to the nice value of threads in the background: a tenth of a processor is theirs where others want all."""
-
 
 class FewThreads:
     """What :class:`twisted.python.threadpool.ThreadPool` is to adbapi.
@@ -27,7 +23,7 @@ class FewThreads:
     Args:
         name: of the threads, for whoever looks at them from outside.
         count: how many; one keeps work in order.
-        background: whoever else wants a processor goes first, as far as the system lets threads differ in that.
+        background: they interrupt no other thread when they wake, where the system can be told so.
     """
 
     def __init__(self, name: str, count: int, *, background: bool = False) -> None:
@@ -78,13 +74,10 @@ class FewThreads:
 
 
 def _step_back() -> None:
-    """Has the thread wait for others: it does not interrupt them, and gets less where there is not enough for all."""
-    if sys.platform != "linux":  # elsewhere a thread's number may be another process's
-        return
-    thread = threading.get_native_id()
-    with contextlib.suppress(OSError):  # a sandbox may forbid it: the work is done all the same
-        os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
+    """Has the thread interrupt no other one when it wakes; its share of the processors stays the same."""
+    # A sandbox may forbid it, and not every system has it: the work is done all the same.
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_BATCH, os.sched_param(0))
 
 
 class FewConnections(adbapi.ConnectionPool):

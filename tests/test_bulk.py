@@ -312,6 +312,8 @@ def test_all_offsets_of_a_range_are_one_statement(tmp_path: Path) -> None:
 
     assert read(0, 40, 60_000, 40) == (list(range(3, 41, 3)), None)
     assert len(seen) == 1
+    plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + seen[0])]
+    assert "SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in plan  # so the lines are in order
     assert read(40, 41, 60_000, 1) == ([], None)
     assert read(41, 42, 60_000, 1) == ([42], None)
     assert read(100, 140, 60_000, 40) == ([], None)

@@ -152,6 +152,11 @@ class Cursors(RuleBasedStateMachine):
         if self.hub.reads.waiting:
             self.hub.reads.step()
 
+    @rule(pressed=st.booleans())
+    def press(self, pressed: bool) -> None:
+        """Pages of the log wait for their turn from now on, or no more."""
+        self.hub.pressed = pressed
+
     @rule(faults=st.lists(st.just(LOCKED), max_size=2))
     def release_reads(self, faults: list[Any]) -> None:
         """The log is read at once again, after it could not be read at all."""
@@ -214,6 +219,7 @@ class Cursors(RuleBasedStateMachine):
         """Lets everybody read all there is, and sees that nobody misses anything."""
         self.hub.reads.faults.clear()
         self.hub.reads.release()
+        self.hub.pressed = False
         for _ in range(6):
             self.hub.clock.advance(1)
         for client in self.clients:

@@ -355,6 +355,23 @@ def test_microseconds_survive(microseconds: int) -> None:
     assert math.isclose(events.parse_time(text), microseconds / 1e6)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (-1e-7, "1970-01-01T00:00:00.000000Z"),
+        (-0.5, "1969-12-31T23:59:59.500000Z"),
+        (0.9999994, "1970-01-01T00:00:00.999999Z"),
+        (0.9999996, "1970-01-01T00:00:01.000000Z"),
+        (59.9999996, "1970-01-01T00:01:00.000000Z"),
+        (-1e300, "0001-01-01T00:00:00.000000Z"),
+        (1e300, "9999-12-31T23:59:59.000000Z"),
+    ],
+)
+def test_parts_of_a_second_are_rounded(seconds: float, written: str) -> None:
+    """Over its end and before 1970, too."""
+    assert events.format_time(seconds) == written
+
+
 # --- quoting refused lines -----------------------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,17 @@ async def test_what_is_stored_is_synced_and_there_at_the_next_start(tmp_path: Pa
     again = EventLog(SqliteBackend(tmp_path / "hub.db"), reactor, _refused, lambda: T0)
     assert (await again.open()).last == memory.last + 1
     again.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the system has no such threads")
+@pytest_twisted.ensureDeferred
+async def test_readers_are_in_the_background_and_the_writer_is_not(tmp_path: Path) -> None:
+    """They interrupt nobody; it is waited for by everybody."""
+    backend = SqliteBackend(tmp_path / "hub.db")
+    usual = os.sched_getscheduler(threading.get_native_id())
+    for pool, expected in ((backend.open_writer(reactor), usual), (backend.open_reader(reactor, 2), os.SCHED_BATCH)):
+        assert await pool.runInteraction(lambda _: os.sched_getscheduler(threading.get_native_id())) == expected
+        pool.close()
 
 
 @pytest_twisted.ensureDeferred

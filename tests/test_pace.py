@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 from collections.abc import Callable
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -15,44 +13,76 @@ from twisted.internet.task import Clock
 
 from notifyd import event as events
 from notifyd.event import Event
-from notifyd.fewthreads import NICE, FewThreads
+from notifyd.fewthreads import FewThreads
 from notifyd.hub import pipeline as pipeline_module
-from notifyd.hub.pace import LONGEST_S, RATE, Pace, received_of
+from notifyd.hub.pace import ADDED_S, LONGEST_S, RATE, Behind, Pace, received_of
 from tests.hubkit import T0, Hub, line, subscribe
 
-NEW, OLD = events.format_time(T0 - 49), events.format_time(T0 - 51)
+KEEP_S = 3_600.0
+
+
+def pace_of(clock: Clock, *, pressed: bool = True, keep_s: float = KEEP_S) -> Pace:
+    """Gives a pace, to which the clock's beginning is T0."""
+    return Pace(clock, lambda: pressed, keep_s, lambda: T0 + clock.seconds())
+
+
+def client(age_s: float) -> Behind:
+    """Gives a client that is at an event which was so old when the clock began."""
+    return Behind(T0 - age_s)
 
 
 def test_pages_wait_for_their_turn_while_the_hub_is_pressed() -> None:
     """The first goes at once; others by the rate, and no longer than a bound, after which the queue is as before."""
     clock = Clock()
-    pace = Pace(clock, lambda: True, 100.0, lambda: T0)
-    assert [pace.wait_s(RATE // 4, NEW) for _ in range(8)] == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]
+    pace = pace_of(clock)
+    assert [pace.wait_s("normal", client(9), RATE // 4) for _ in range(8)] == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]
     clock.advance(0.5)
-    assert pace.wait_s(RATE // 8, NEW) == pytest.approx(0.75)
+    assert pace.wait_s("all", client(9), RATE // 8) == pytest.approx(0.75)
     clock.advance(10)
-    assert [pace.wait_s(RATE // 8, NEW) for _ in range(2)] == [0, 0.125]
+    assert [pace.wait_s("normal", client(9), RATE // 8) for _ in range(2)] == [0, 0.125]
+    pace.give_back(RATE // 8)
+    assert pace.wait_s("normal", client(9), 1) == 0.125
     assert LONGEST_S == 1
 
 
 def test_nobody_waits_who_need_not_or_must_not() -> None:
-    """The hub has time, nothing is known, or what would be read has had half of its time; none of it takes a turn."""
-    pressed = False
-    pace = Pace(Clock(), lambda: pressed, 100.0, lambda: T0)
-    assert [pace.wait_s(RATE, NEW) for _ in range(2)] == [0, 0]
-    pressed = True
-    assert [pace.wait_s(RATE, each) for each in (None, OLD, None, OLD, NEW, OLD, NEW)] == [0, 0, 0, 0, 0, 0, 1]
+    """The hub has time, nothing is known, a tenth of the retention is over, or events are critical: no turn is used."""
+    clock = Clock()
+    assert [pace_of(clock, pressed=False).wait_s("normal", client(9), RATE) for _ in range(2)] == [None, None]
+    pace = pace_of(clock, keep_s=100.0)
+    for stream, each in (("normal", Behind()), ("normal", client(9.1)), ("critical", client(1)), ("all", client(50))):
+        assert pace.wait_s(stream, each, RATE) is None
+    assert [pace.wait_s("normal", client(8.9), RATE) for _ in range(2)] == [0, 1]
+    for keep_s in (1.0, 5.0, 10.0):
+        assert pace_of(clock, keep_s=keep_s).wait_s("normal", client(0.1), RATE) is None
+
+
+def test_a_client_is_held_back_no_more_once_that_has_cost_it_enough() -> None:
+    """However it goes on from there, until it has caught up."""
+    clock = Clock()
+    pace, slow, quick = pace_of(clock), client(100), client(100)
+    assert (pace.wait_s("normal", slow, 1), pace.wait_s("normal", quick, 1)) == (0, pytest.approx(0, abs=1e-6))
+    assert slow.received_s is not None
+    clock.advance(60)
+    slow.received_s += 31
+    assert pace.wait_s("normal", slow, 1) is not None
+    slow.received_s -= 2
+    assert pace.wait_s("normal", slow, 1) is None
+    slow.received_s += 120
+    assert pace.wait_s("normal", slow, 1) is None
+    assert ADDED_S == 30
 
 
 def test_the_time_of_the_last_line_is_the_hubs() -> None:
     """Whatever stands in its data, or in other lines."""
     event = Event(id="1", source="/s", type="t", data=events.raw_data({"received": "9999", "x": '"received":"9999"'}))
-    event.received = NEW
+    event.received = events.format_time(T0)
     first = events.encode(Event(id="1", source="/s", type="t"))
-    assert received_of(first + b"\n" + events.encode(event) + b"\n") == NEW
-    assert received_of(events.encode(event)[:-1] + b',"received":"%b"}\n' % OLD.encode()) == OLD
-    for spoilt in (b"", b"\n", b"{}\n", b'{"received":1}\n', b"\xff\n", b"[" * 100_000 + b"\n", b'{"received":"a"\n'):
-        assert received_of(spoilt) is None
+    assert received_of(first + b"\n" + events.encode(event) + b"\n") == T0
+    more = b',"received":"%b"}\n' % events.format_time(T0 + 1).encode()
+    assert received_of(events.encode(event)[:-1] + more) == T0 + 1
+    spoilt = (b"", b"\n", b"{}\n", b'{"received":1}\n', b"\xff\n", b"[" * 100_000 + b"\n", b'{"received":"a"}\n')
+    assert {received_of(each) for each in spoilt} == {None}
 
 
 def behind(hub: Hub) -> list[str]:
@@ -82,25 +112,32 @@ def test_a_client_that_catches_up_waits_between_pages_and_misses_nothing(make_hu
 
 
 def test_what_waits_is_called_off_when_the_log_is_closed(make_hub: Callable[..., Hub]) -> None:
-    """Nobody is there any more who could be sent it."""
+    """The client is gone by then, or will never be sent it."""
     hub = make_hub(stream_memory=65_536)
     behind(hub)
     before = set(hub.clock.getDelayedCalls())
     hub.pressed = True
-    client = hub.client("normal", subscribe(after="first"))
-    client.lines()
-    (waits,) = set(hub.clock.getDelayedCalls()) - before
-    client.lose()
+    hub.client("normal", subscribe(after="first")).lose()
+    hub.client("normal", subscribe(after="first"))
+    waiting = set(hub.clock.getDelayedCalls()) - before
+    assert len(waiting) == 2
+    reads = hub.reads.runs
     hub.reader.close()
-    assert not waits.active()
+    assert not any(each.active() for each in waiting)
+    hub.clock.advance(1)
+    assert hub.reads.runs == reads
 
 
 def test_large_batches_tell_that_the_hub_is_pressed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a moment, as long as no more of them come."""
+    """While they are being stored, and for a moment after that."""
     monkeypatch.setattr(pipeline_module, "LARGE_BATCH", 2_000)
     hub.put("1", data="x" * 1_000)
     assert not hub.pipeline.is_pressed()
+    hub.writes.held = True
     producer = hub.producer(line("2", data="x" * 2_000))
+    hub.clock.advance(10)
+    assert hub.pipeline.is_pressed()
+    hub.writes.release()
     assert hub.pipeline.is_pressed()
     hub.clock.advance(pipeline_module.PRESSED_S / 2)
     assert hub.pipeline.is_pressed()
@@ -109,25 +146,25 @@ def test_large_batches_tell_that_the_hub_is_pressed(hub: Hub, monkeypatch: pytes
     assert not hub.pipeline.is_pressed()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads do not differ in that")
-def test_threads_in_the_background_leave_processors_to_others() -> None:
-    """No other thread does, and neither do they where the system forbids it: the work is done all the same."""
-    values: list[Any] = []
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the system has no such threads")
+def test_threads_in_the_background_interrupt_no_others() -> None:
+    """No other thread is one, and neither are they where the system forbids it: the work is done all the same."""
+    values: list[int] = []
 
-    def mine() -> tuple[int, int]:
-        thread = threading.get_native_id()
-        return os.getpriority(os.PRIO_PROCESS, thread), os.sched_getscheduler(thread)
+    def mine() -> int:
+        return os.sched_getscheduler(threading.get_native_id())
 
-    def seen(*, background: bool) -> tuple[int, int]:
+    def seen(*, background: bool) -> int:
         threads = FewThreads("under test", 1, background=background)
         threads.start()
         threads.callInThreadWithCallback(lambda done, result: values.append(result), mine)
         threads.stop()
-        return values.pop()  # type: ignore[no-any-return]
+        return values.pop()
 
-    nice, policy = mine()
-    assert seen(background=True) == (min(nice + NICE, 19), os.SCHED_BATCH)
-    assert seen(background=False) == mine() == (nice, policy)
+    usual = mine()
+    assert seen(background=True) == os.SCHED_BATCH
+    assert seen(background=False) == mine() == usual
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "sched_setscheduler", Mock(side_effect=PermissionError))
-        assert seen(background=True) == (nice, policy)
+        for error in (PermissionError, AttributeError):
+            patch.setattr(os, "sched_setscheduler", Mock(side_effect=error))
+            assert seen(background=True) == usual

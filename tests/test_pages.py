@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from notifyd.event import parse_time
 from notifyd.hub import readback
 from notifyd.hub.backplane import Stream
+from notifyd.hub.pace import Behind
 from notifyd.hub.readback import FILLED, LARGE_PAGE, MOST_AHEAD, MOST_EXPECTED, PAGE, Page, Pages
 from tests.hubparts import pending
 
@@ -22,14 +24,12 @@ class Log:
         self.asked: list[tuple[int, int, Deferred[Page]]] = []
         self.rows: int | None = 0  # of what was asked last
         self.until = 0  # of it, too
-        self.received: str | None = None
+        self.behind = Behind()
 
-    def page(
-        self, stream: str, after: int, until: int, size: int, rows: int | None, received: str | None
-    ) -> Deferred[Page]:
+    def page(self, stream: str, after: int, until: int, size: int, rows: int | None, behind: Behind) -> Deferred[Page]:
         """Notes what is asked for."""
         assert stream == "normal"
-        self.received = received
+        self.behind = behind
         self.rows, self.until = rows, until
         self.asked.append((after, size, Deferred()))
         return self.asked[-1][2]
@@ -113,6 +113,29 @@ def test_what_came_before_it_was_asked_for_is_kept(log: Log) -> None:
     assert len(log.asked) == 2
     assert [page.last for page in read(pages, 300)] == [600]
     assert log.wanted[2:] == [(600, LARGE_PAGE)]
+
+
+def test_what_is_known_of_a_place_is_forgotten_with_it(log: Log) -> None:
+    """How old its events are, and how long and dense; what still comes from there tells nothing of another one."""
+    pages = pages_of(log)
+    line = b'{"received":"2026-11-22T10:00:00.000000Z"}\n'
+    read(pages, 0)
+    assert log.behind == Behind()
+    log.answer(300, events=300, data=300 * line)
+    known = log.behind
+    assert known.received_s == parse_time("2026-11-22T10:00:00Z")
+    read(pages, 300)
+    log.answer(400, events=100, data=100 * line)
+    assert log.behind is known
+    late = read(pages, 400)
+    pages.drop()
+    read(pages, 700)
+    assert (log.behind, log.rows, log.until) == (Behind(), None, 1_000)
+    log.asked[-2][2].callback(Page(None, line, 500, 100))
+    assert [page.last for page in late] == [500]
+    assert log.wanted == [(0, LARGE_PAGE), (300, LARGE_PAGE), (400, LARGE_PAGE), (700, LARGE_PAGE)]
+    log.answer(800, events=1, data=line)
+    assert log.behind.received_s == known.received_s
 
 
 def test_few_clients_are_read_ahead(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from notifyd.hub import pipeline as pipeline_module
+from notifyd.hub.express import Express
+from notifyd.hub.intake import Parcel
+from notifyd.hub.records import Batch
 from tests.hubkit import T0, Hub, hello, line, payload, spooled
 
 
@@ -261,3 +264,25 @@ def test_events_without_a_hello_are_never_repeats(hub: Hub) -> None:
     """Nobody vouches for the sequence of a stranger."""
     hub.producer(spooled(1), spooled(1))
     assert hub.rows() == ["s-1", "s-1"]
+
+
+def test_a_parcel_that_comes_alone_is_offered_to_the_express_way_once(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken or not it is stored once, and nothing is behind it that would have to wait for the reactor."""
+    offered: list[bool] = []
+    take = Express.take
+
+    def offer(express: Express, parcel: Parcel, batch: Batch) -> bool:
+        offered.append(take(express, parcel, batch))
+        return offered[-1]
+
+    monkeypatch.setattr(Express, "take", offer)
+    time = "2026-11-22T10:00:00.000000Z"
+    agent = hub.agent()
+    agent.send(spooled(1, time=time, data={}))
+    agent.send(spooled(2, time=time))
+    agent.send(b"{")
+    assert offered == [True, False, False]
+    assert hub.rows("id")[:2] == ["s-1", "s-2"]
+    assert hub.rows("type")[2:] == ["notifyd.rejected"]

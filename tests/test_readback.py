@@ -129,12 +129,13 @@ def test_since_finds_the_first_event_of_that_time(
     st.lists(st.tuples(st.sampled_from(["normal", "critical", "quiet"]), st.sampled_from([1, 40_000])), max_size=15),
     st.integers(1, 5),
     st.sampled_from(["normal", "all"]),
+    st.sampled_from([None, 1, 3, 30]),
     st.data(),
 )
 def test_pages_leave_nothing_out(
-    logs: Logs, kinds: list[tuple[str, int]], rows: int, stream: str, data: st.DataObject
+    logs: Logs, kinds: list[tuple[str, int]], rows: int, stream: str, expected: int | None, data: st.DataObject
 ) -> None:
-    """However few rows a statement may fetch, whatever the sizes, and wherever the reading begins and ends."""
+    """However few rows a statement may fetch, or are expected, whatever the sizes, wherever it begins and ends."""
     hub = logs.emptied()()
     try:
         hub.backend.page_rows = rows
@@ -148,8 +149,9 @@ def test_pages_leave_nothing_out(
         until = data.draw(st.integers(after, base + 2 * len(kinds) + 2))
         read = b""
         while after < until:
-            each_page = page(hub, stream, after, until)
-            assert after < each_page.last <= until
+            end = until if expected is None else data.draw(st.integers(after + 1, until))
+            each_page = result(hub.reader.page(stream, after, end, rows=expected))
+            assert after < each_page.last <= end
             assert len(each_page.data) < PAGE + 50_000
             assert each_page.events == each_page.data.count(b"\n")
             read += each_page.data

@@ -106,7 +106,7 @@ class Pipeline:
         self._open = _OpenBatch()
         self._agents: dict[str, bool] = {}
         self._preparing = self._storing = self._stopped = False
-        self._large_s = float("-inf")  # when a large batch came last
+        self._pressed_until_s = float("-inf")
         self._timer: Any = None
         self._window_timer: Any = None
         self._told_full = False
@@ -119,7 +119,7 @@ class Pipeline:
 
     def is_pressed(self) -> bool:
         """Tells whether events are being stored about as fast as the hub can."""
-        return bool(self._reactor.seconds() - self._large_s < PRESSED_S)
+        return bool(self._reactor.seconds() < self._pressed_until_s)
 
     def submit(self, parcel: Parcel) -> None:
         """Queues a parcel; its producer is told when it is durable."""
@@ -182,28 +182,28 @@ class Pipeline:
 
     def _prepare(self) -> None:
         if not self._preparing and not self._stopped and self._queue:
-            if len(self._queue) == 1 and self._take_one():
+            alone = self._queue[0] if len(self._queue) == 1 and not self._open.is_full else None
+            if alone is not None and self._take(alone):
+                self._queue.popleft()
+                self._open.add([alone])
+                self._store()
                 return
             self._preparing = True
-            Deferred.fromCoroutine(self._prepare_all()).addErrback(self._broken)
+            Deferred.fromCoroutine(self._prepare_all(alone)).addErrback(self._broken)
 
-    def _take_one(self) -> bool:
-        """Settles the one parcel that waits, where that waits for nothing: an event that comes alone is told soon."""
-        opened = self._open
-        if self._express is None or opened.is_full or not self._express.take(self._queue[0], opened.batch):
-            return False
-        opened.add([self._queue.popleft()])
-        self._store()
-        return True
+    def _take(self, parcel: Parcel) -> bool:
+        """Settles a parcel where nothing has to be waited for: one that comes alone is stored soon."""
+        return self._express is not None and self._express.take(parcel, self._open.batch)
 
-    async def _prepare_all(self) -> None:
+    async def _prepare_all(self, declined: Parcel | None) -> None:
+        """Settles what waits; one parcel was found to go the long way."""
         while self._queue and not self._open.is_full and not self._stopped:
             parcels = self._gather()
             if self._express is None:
                 await self._settle(parcels)
             else:
                 for parcel in parcels:
-                    if not self._express.take(parcel, self._open.batch):
+                    if parcel is declined or not self._take(parcel):
                         await self._settle([parcel])
             self._open.add(parcels)
             self._store()
@@ -272,11 +272,13 @@ class Pipeline:
             opened, self._open = self._open, _OpenBatch()
             batch = opened.batch
             if opened.size >= LARGE_BATCH:
-                self._large_s = self._reactor.seconds()
+                self._pressed_until_s = float("inf")
             self._settler.close(batch)
             batch.positions = highest(each for parcel in opened.parcels for each in parcel.positions.values())
             batch.clients = self.clients.take() if self.clients is not None else []
             await self._log.append(batch)
+            if opened.size >= LARGE_BATCH:
+                self._pressed_until_s = self._reactor.seconds() + PRESSED_S
             self._publish(batch)
             self._watch_windows()
             if self.clients is not None:

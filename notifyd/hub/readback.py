@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from notifyd.hub.backend import Backend, ask
 from notifyd.hub.backplane import ALL, Stream
-from notifyd.hub.pace import Pace, received_of
+from notifyd.hub.pace import Behind, Pace, received_of
 from notifyd.wire import Gap
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class Reader:
         until: int,
         size: int = PAGE,
         rows: int | None = None,
-        received: str | None = None,
+        behind: Behind | None = None,
     ) -> Deferred[Page]:
         """Reads the events of a stream, in its turn.
 
@@ -89,18 +89,29 @@ class Reader:
             size: bytes that a page holds.
             rows: nearly as many as these hold, where it is known: it takes the fewest turns, and is fastest where there
                 are no more offsets.
-            received: of the event at ``after``, where it is known.
+            behind: the client, which may have to wait for its turn.
         """
-        wait_s = self._pace.wait_s(size, received)
-        if not wait_s:
+        wait_s = None if behind is None else self._pace.wait_s(stream, behind, size)
+        if wait_s is None:
             return self._interact(_page, stream, after, until, size, rows)
-        page: Deferred[Page] = Deferred()
 
-        def read() -> None:
+        def read() -> Deferred[Page]:
+            page = self._interact(_page, stream, after, until, size, rows)
+            return page.addCallback(self._settle, size)
+
+        return self._later(wait_s, read) if wait_s else read()
+
+    def _settle(self, page: Page, size: int) -> Page:
+        self._pace.give_back(size - len(page.data))
+        return page
+
+    def _later(self, wait_s: float, read: Callable[[], Deferred[Page]]) -> Deferred[Page]:
+        def begin() -> None:
             self._waiting.discard(call)
-            self._interact(_page, stream, after, until, size, rows).chainDeferred(page)
+            read().chainDeferred(page)
 
-        call = self._reactor.callLater(wait_s, read)
+        page: Deferred[Page] = Deferred()
+        call = self._reactor.callLater(wait_s, begin)
         self._waiting.add(call)
         return page
 
@@ -134,16 +145,22 @@ class Pages:
         stream: the client's.
     """
 
-    __slots__ = ("_ahead", "_is_ahead", "_is_dense", "_per_row", "_reader", "_received", "_stream")
+    __slots__ = ("_ahead", "_behind", "_is_ahead", "_is_dense", "_journey", "_per_row", "_reader", "_stream")
 
     def __init__(self, reader: Reader, stream: Stream) -> None:
         self._reader = reader
         self._stream = stream
         self._is_ahead = False
         self._ahead: tuple[int, Deferred[Page]] | None = None  # behind which offset it is
+        self._journey = 0  # counts the places at which reading has begun
+        self._set_out()
+
+    def _set_out(self) -> None:
+        """Begins somewhere: nothing is known of what stands there."""
+        self._journey += 1
         self._per_row = 0.0  # bytes of a line, in the last page
         self._is_dense = False  # most events there were of this stream
-        self._received: str | None = None  # the last event's
+        self._behind = Behind()
 
     def read(self, after: int) -> Deferred[Page]:
         """Gives the page behind ``after``, whose last event the client has, or is being sent."""
@@ -156,20 +173,23 @@ class Pages:
         else:
             _forget(ahead)
             answer = self._ask(after)
-        return answer.addCallback(self._go_on, after)
+        return answer.addCallback(self._go_on, after, self._journey)
 
     def drop(self) -> None:
         """Makes room for others: the client has caught up, will begin elsewhere, or is gone."""
         _forget(self._ahead)
         self._ahead = None
+        self._set_out()
         if self._is_ahead:
             self._is_ahead = False
             self._reader.ahead -= 1
 
-    def _go_on(self, page: Page, after: int) -> Page:
+    def _go_on(self, page: Page, after: int, journey: int) -> Page:
+        if journey != self._journey:
+            return page  # of another place than the client is at now
         self._per_row = len(page.data) / page.events if page.events else 0.0
         self._is_dense = 2 * page.events >= page.last - after
-        self._received = received_of(page.data)
+        self._behind.received_s = received_of(page.data)
         if page.last >= self._stream.start:
             self.drop()  # the rest is in memory
         elif self._is_ahead:
@@ -190,7 +210,7 @@ class Pages:
         until = self._stream.end
         if rows is not None and self._is_dense:
             until = min(until, after + rows)  # all rows between two offsets are read faster than so many of a stream
-        return self._reader.page(self._stream.name, after, until, size, rows, self._received)
+        return self._reader.page(self._stream.name, after, until, size, rows, self._behind)
 
 
 def _forget(ahead: tuple[int, Deferred[Page]] | None) -> None:
