@@ -12,7 +12,7 @@ from notifyd.event import parse_time
 from notifyd.hub import readback
 from notifyd.hub.backplane import Stream
 from notifyd.hub.pace import Behind
-from notifyd.hub.readback import FILLED, LARGE_PAGE, MOST_AHEAD, MOST_EXPECTED, PAGE, Page, Pages
+from notifyd.hub.readback import FILLED, LARGE_PAGE, MOST_AHEAD, MOST_EXPECTED, PAGE, Expected, Page, Pages
 from tests.hubparts import pending
 
 
@@ -22,15 +22,15 @@ class Log:
     def __init__(self) -> None:
         self.ahead = 0
         self.asked: list[tuple[int, int, Deferred[Page]]] = []
-        self.rows: int | None = 0  # of what was asked last
-        self.until = 0  # of it, too
-        self.behind = Behind()
+        self.expected: Expected | None = None  # of what was asked last
+        self.behind = Behind()  # so is this
 
-    def page(self, stream: str, after: int, until: int, size: int, rows: int | None, behind: Behind) -> Deferred[Page]:
+    def page(
+        self, stream: str, after: int, until: int, size: int, expected: Expected | None, behind: Behind
+    ) -> Deferred[Page]:
         """Notes what is asked for."""
-        assert stream == "normal"
-        self.behind = behind
-        self.rows, self.until = rows, until
+        assert (stream, until) == ("normal", 1_000)
+        self.expected, self.behind = expected, behind
         self.asked.append((after, size, Deferred()))
         return self.asked[-1][2]
 
@@ -70,23 +70,23 @@ def read(pages: Pages, after: int) -> list[Any]:
     return pending(work())
 
 
-def test_a_page_of_a_dense_stream_ends_at_an_offset(log: Log) -> None:
-    """Where at least half of the offsets were of the stream; else, and where nothing is known, at the stream's end."""
+def test_a_page_tells_whether_the_next_one_is_dense(log: Log) -> None:
+    """Where at least half of the offsets were of the stream; nothing is expected where nothing is known."""
     pages = pages_of(log)
     read(pages, 0)
-    assert (log.rows, log.until) == (None, 1_000)
+    assert log.expected is None
     log.answer(200, events=100, data=b"x" * 100 * 10_000)
     read(pages, 200)
-    assert (log.rows, log.until) == (LARGE_PAGE * 9 // 100_000, 200 + LARGE_PAGE * 9 // 100_000)
+    assert log.expected == (LARGE_PAGE * 9 // 100_000, True)
     log.answer(247, events=23, data=b"x" * 23 * 10_000)
     read(pages, 247)
-    assert log.until == 1_000
+    assert log.expected == (LARGE_PAGE * 9 // 100_000, False)
     log.answer(300, events=53, data=b"x" * 53)
     read(pages, 300)
-    assert (log.rows, log.until) == (MOST_EXPECTED, 1_000)
+    assert log.expected == (MOST_EXPECTED, True)
     log.answer(400)
     read(pages, 400)
-    assert (log.rows, log.until) == (None, 1_000)
+    assert log.expected is None
 
 
 def test_the_next_page_is_read_while_one_is_sent(log: Log) -> None:
@@ -130,7 +130,7 @@ def test_what_is_known_of_a_place_is_forgotten_with_it(log: Log) -> None:
     late = read(pages, 400)
     pages.drop()
     read(pages, 700)
-    assert (log.behind, log.rows, log.until) == (Behind(), None, 1_000)
+    assert (log.behind, log.expected) == (Behind(), None)
     log.asked[-2][2].callback(Page(None, line, 500, 100))
     assert [page.last for page in late] == [500]
     assert log.wanted == [(0, LARGE_PAGE), (300, LARGE_PAGE), (400, LARGE_PAGE), (700, LARGE_PAGE)]
@@ -198,16 +198,16 @@ def test_what_a_page_had_tells_how_many_rows_the_next_one_takes(log: Log, crowde
     size = PAGE if crowded else LARGE_PAGE
     pages = pages_of(log)
     read(pages, 0)
-    assert log.rows is None
+    assert log.expected is None
     log.answer(300, events=3, data=b"x" * 1_200)
     read(pages, 300)
-    assert log.rows == min(int(FILLED * size / 400), MOST_EXPECTED)
+    assert log.expected == (min(int(FILLED * size / 400), MOST_EXPECTED), False)
     log.answer(400, events=1, data=b"x" * 2 * size)
     read(pages, 400)
-    assert log.rows == 1
+    assert log.expected == (1, False)
     log.answer(450, events=50, data=b"x" * 50)
     read(pages, 450)
-    assert log.rows == MOST_EXPECTED
+    assert log.expected == (MOST_EXPECTED, True)
     log.answer(500)
     read(pages, 500)
-    assert log.rows is None
+    assert log.expected is None

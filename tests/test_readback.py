@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from notifyd import event as events
 from notifyd.hub.entries import Entries
-from notifyd.hub.readback import PAGE, Page
+from notifyd.hub.readback import PAGE, Expected, Page
 from notifyd.hub.records import Batch, Found
 from notifyd.wire import Gap
 from tests.hubkit import T0, Hub
@@ -55,6 +55,14 @@ def test_a_gap_stands_in_front_of_what_is_still_held(hub: Hub) -> None:
     assert page(hub, "critical", a, d).gap == Gap(str(a), str(b + 1), "expired")
     assert page(hub, "important", 0, d).gap is None
     assert page(hub, "all", 0, d).gap == Gap("0", str(c), "expired")
+
+
+def test_a_gap_is_told_once_and_with_what_is_behind_it(hub: Hub) -> None:
+    """Also where more has expired than a page was expected to have: else two gaps could follow each other."""
+    first, *_, last = fill(hub, *(("normal", at) for at in range(10)))
+    expire(hub, 7.5)
+    read = result(hub.reader.page("normal", first, last, expected=Expected(3, is_dense=True)))
+    assert (read.gap, read.events, read.last) == (Gap(str(first), str(last - 1), "expired"), 2, last)
 
 
 def test_what_expires_while_a_page_is_read_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,11 +137,11 @@ def test_since_finds_the_first_event_of_that_time(
     st.lists(st.tuples(st.sampled_from(["normal", "critical", "quiet"]), st.sampled_from([1, 40_000])), max_size=15),
     st.integers(1, 5),
     st.sampled_from(["normal", "all"]),
-    st.sampled_from([None, 1, 3, 30]),
+    st.none() | st.builds(Expected, st.sampled_from([1, 3, 30]), st.booleans()),
     st.data(),
 )
 def test_pages_leave_nothing_out(
-    logs: Logs, kinds: list[tuple[str, int]], rows: int, stream: str, expected: int | None, data: st.DataObject
+    logs: Logs, kinds: list[tuple[str, int]], rows: int, stream: str, expected: Expected | None, data: st.DataObject
 ) -> None:
     """However few rows a statement may fetch, or are expected, whatever the sizes, wherever it begins and ends."""
     hub = logs.emptied()()
@@ -150,7 +158,7 @@ def test_pages_leave_nothing_out(
         read = b""
         while after < until:
             end = until if expected is None else data.draw(st.integers(after + 1, until))
-            each_page = result(hub.reader.page(stream, after, end, rows=expected))
+            each_page = result(hub.reader.page(stream, after, end, expected=expected))
             assert after < each_page.last <= end
             assert len(each_page.data) < PAGE + 50_000
             assert each_page.events == each_page.data.count(b"\n")

@@ -47,6 +47,13 @@ class Page(NamedTuple):
     events: int
 
 
+class Expected(NamedTuple):
+    """What a page is expected to have: about so many ``rows``, but not more; ``is_dense``: most are of the stream."""
+
+    rows: int
+    is_dense: bool = False
+
+
 class Reader:
     """Reads the log beside its writer.
 
@@ -77,7 +84,7 @@ class Reader:
         after: int,
         until: int,
         size: int = PAGE,
-        rows: int | None = None,
+        expected: Expected | None = None,
         behind: Behind | None = None,
     ) -> Deferred[Page]:
         """Reads the events of a stream, in its turn.
@@ -87,16 +94,15 @@ class Reader:
             after: the offset behind which they come.
             until: the last offset that may be theirs.
             size: bytes that a page holds.
-            rows: nearly as many as these hold, where it is known: it takes the fewest turns, and is fastest where there
-                are no more offsets.
+            expected: what is known of it, without which it takes more turns.
             behind: the client, which may have to wait for its turn.
         """
         wait_s = None if behind is None else self._pace.wait_s(stream, behind, size)
         if wait_s is None:
-            return self._interact(_page, stream, after, until, size, rows)
+            return self._interact(_page, stream, after, until, size, expected)
 
         def read() -> Deferred[Page]:
-            page = self._interact(_page, stream, after, until, size, rows)
+            page = self._interact(_page, stream, after, until, size, expected)
             return page.addCallback(self._settle, size)
 
         return self._later(wait_s, read) if wait_s else read()
@@ -206,11 +212,10 @@ class Pages:
 
     def _ask(self, after: int) -> Deferred[Page]:
         size = LARGE_PAGE if self._is_ahead else PAGE
-        rows = max(1, min(int(FILLED * size / self._per_row), MOST_EXPECTED)) if self._per_row else None
-        until = self._stream.end
-        if rows is not None and self._is_dense:
-            until = min(until, after + rows)  # all rows between two offsets are read faster than so many of a stream
-        return self._reader.page(self._stream.name, after, until, size, rows, self._behind)
+        expected = None
+        if self._per_row:
+            expected = Expected(max(1, min(int(FILLED * size / self._per_row), MOST_EXPECTED)), self._is_dense)
+        return self._reader.page(self._stream.name, after, self._stream.end, size, expected, self._behind)
 
 
 def _forget(ahead: tuple[int, Deferred[Page]] | None) -> None:
@@ -223,19 +228,25 @@ def _of(stream: str) -> tuple[str, tuple[str, ...]]:
     return ("NOT suppressed AND ", ()) if stream == ALL else ("priority = ? AND NOT suppressed AND ", (stream,))
 
 
-def _page(cursor: Any, backend: Backend, stream: str, after: int, until: int, size: int, rows: int | None) -> Page:
+def _page(
+    cursor: Any, backend: Backend, stream: str, after: int, until: int, size: int, expected: Expected | None
+) -> Page:
     """Reads a page; each turn of the interpreter's lock costs a busy reactor, so that there are few."""
     condition, arguments = _of(stream)
     condition += '"offset" > ? AND "offset" <= ?'
-    found = backend.read_events(cursor, stream, condition, (*arguments, after, until), size, rows)
+    rows, end = (None, until) if expected is None else (expected.rows, until)
+    if expected is not None and expected.is_dense:
+        end = min(until, after + expected.rows)  # rows between two offsets are read faster than so many of a stream
+    found = backend.read_events(cursor, stream, condition, (*arguments, after, end), size, rows)
     gap = None
     if found.expired is not None and after < found.expired:  # perhaps between two statements: it is read again
         _begin(cursor, backend)  # what expires meanwhile is seen by all that follows, or by nothing
-        found = backend.read_events(cursor, stream, condition, (*arguments, after, until), size, rows)
+        end = until  # a gap is told once, and what comes behind it with it
+        found = backend.read_events(cursor, stream, condition, (*arguments, after, end), size, rows)
         first = _before_first(cursor, backend, stream, found.expired or after) + 1
         gap = Gap(str(after), str(first), "expired")
         after = first - 1
-    return Page(gap, found.data, max(after, until) if found.last is None else found.last, found.events)
+    return Page(gap, found.data, max(after, end) if found.last is None else found.last, found.events)
 
 
 def _begin(cursor: Any, backend: Backend) -> None:
