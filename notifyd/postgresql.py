@@ -48,7 +48,7 @@ def psycopg() -> Any:
         import psycopg
         import psycopg.conninfo
     except ImportError as error:
-        reason = f"PostgreSQL needs psycopg, which cannot be loaded ({error}): pip install 'notifyd[postgresql]'"
+        reason = f"PostgreSQL needs psycopg, which cannot be loaded ({error}): pip install '.[postgresql]' in a checkout"
         raise StateError(reason) from None
     return psycopg
 

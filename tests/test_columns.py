@@ -44,11 +44,12 @@ event = at_depth(900, b'{"id":"1","source":"/a","type":"t","data":{"a":%b}}' % d
 event.time = event.received = event.rule = "x"
 assert deep in encode(event)
 assert read_columns(encode(event)).id == "1"
-assert sys.getrecursionlimit() == 5_000
+# Since Python 3.12 functions in C have a limit of their own.
+assert sys.getrecursionlimit() == 5_000 or sys.version_info >= (3, 12)
 """
 
 
 def test_a_program_that_has_prepared_nothing_reads_deep_events() -> None:
-    """The limit is raised when it is needed, however deep the stack is by then."""
+    """Where there is a limit it is raised when it is needed, however deep the stack is by then."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
