@@ -48,8 +48,8 @@ def psycopg() -> Any:
         import psycopg
         import psycopg.conninfo
     except ImportError as error:
-        advice = "pip install '.[postgresql]' in a checkout"
-        raise StateError(f"PostgreSQL needs psycopg, which cannot be loaded ({error}): {advice}") from None
+        reason = f"PostgreSQL needs psycopg, which cannot be loaded ({error}): pip install 'notifyd[postgresql]'"
+        raise StateError(reason) from None
     return psycopg
 
 

@@ -10,13 +10,16 @@ from unittest.mock import Mock
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from notifyd import event as events
 from notifyd.event import Event
 from notifyd.fewthreads import FewThreads
 from notifyd.hub import pipeline as pipeline_module
-from notifyd.hub.pace import ADDED_S, LONGEST_S, RATE, Behind, Pace, received_of
+from notifyd.hub.pace import LONGEST_S, RATE, Pace, received_of
 from tests.hubkit import T0, Hub, line, subscribe
+from tests.hubparts import LOCKED
+from tests.test_log import fill
 
 KEEP_S = 3_600.0
 
@@ -26,51 +29,35 @@ def pace_of(clock: Clock, *, pressed: bool = True, keep_s: float = KEEP_S) -> Pa
     return Pace(clock, lambda: pressed, keep_s, lambda: T0 + clock.seconds())
 
 
-def client(age_s: float) -> Behind:
-    """Gives a client that is at an event which was so old when the clock began."""
-    return Behind(T0 - age_s)
-
-
 def test_pages_wait_for_their_turn_while_the_hub_is_pressed() -> None:
     """The first goes at once; others by the rate, and no longer than a bound, after which the queue is as before."""
     clock = Clock()
     pace = pace_of(clock)
-    assert [pace.wait_s("normal", client(9), RATE // 4) for _ in range(8)] == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]
+    assert [pace.wait_s("normal", T0, RATE // 4) for _ in range(8)] == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]
     clock.advance(0.5)
-    assert pace.wait_s("all", client(9), RATE // 8) == pytest.approx(0.75)
+    assert pace.wait_s("all", T0, RATE // 8) == pytest.approx(0.75)
     clock.advance(10)
-    assert [pace.wait_s("normal", client(9), RATE // 8) for _ in range(2)] == [0, 0.125]
+    assert [pace.wait_s("normal", T0, RATE // 8) for _ in range(2)] == [0, 0.125]
     pace.give_back(RATE // 8)
-    assert pace.wait_s("normal", client(9), 1) == 0.125
+    assert pace.wait_s("normal", T0, 1) == 0.125
     assert LONGEST_S == 1
 
 
 def test_nobody_waits_who_need_not_or_must_not() -> None:
-    """The hub has time, nothing is known, a tenth of the retention is over, or events are critical: no turn is used."""
+    """The hub has time, nothing is known, events are critical or old: no turn is used."""
     clock = Clock()
-    assert [pace_of(clock, pressed=False).wait_s("normal", client(9), RATE) for _ in range(2)] == [None, None]
-    pace = pace_of(clock, keep_s=100.0)
-    for stream, each in (("normal", Behind()), ("normal", client(9.1)), ("critical", client(1)), ("all", client(50))):
-        assert pace.wait_s(stream, each, RATE) is None
-    assert [pace.wait_s("normal", client(8.9), RATE) for _ in range(2)] == [0, 1]
+    assert [pace_of(clock, pressed=False).wait_s("normal", T0, RATE) for _ in range(2)] == [None, None]
+    pace = pace_of(clock)
+    for stream, received_s in (("normal", None), ("critical", T0), ("all", T0 - 30.1), ("normal", T0 - 7_200)):
+        assert pace.wait_s(stream, received_s, RATE) is None
+    assert [pace.wait_s("normal", T0 - 29.9, RATE) for _ in range(2)] == [0, 1]
+    clock.advance(0.2)
+    assert pace.wait_s("normal", T0 - 29.9, RATE) is None
+    assert pace.wait_s("normal", T0, RATE) is not None
+    assert pace_of(clock, keep_s=100.0).wait_s("normal", T0 - 8.7, RATE) is not None
+    assert pace_of(clock, keep_s=100.0).wait_s("normal", T0 - 8.9, RATE) is None
     for keep_s in (1.0, 5.0, 10.0):
-        assert pace_of(clock, keep_s=keep_s).wait_s("normal", client(0.1), RATE) is None
-
-
-def test_a_client_is_held_back_no_more_once_that_has_cost_it_enough() -> None:
-    """However it goes on from there, until it has caught up."""
-    clock = Clock()
-    pace, slow, quick = pace_of(clock), client(100), client(100)
-    assert (pace.wait_s("normal", slow, 1), pace.wait_s("normal", quick, 1)) == (0, pytest.approx(0, abs=1e-6))
-    assert slow.received_s is not None
-    clock.advance(60)
-    slow.received_s += 31
-    assert pace.wait_s("normal", slow, 1) is not None
-    slow.received_s -= 2
-    assert pace.wait_s("normal", slow, 1) is None
-    slow.received_s += 120
-    assert pace.wait_s("normal", slow, 1) is None
-    assert ADDED_S == 30
+        assert pace_of(clock, keep_s=keep_s).wait_s("normal", T0 + 0.1, RATE) is None
 
 
 def test_the_time_of_the_last_line_is_the_hubs() -> None:
@@ -112,13 +99,15 @@ def test_a_client_that_catches_up_waits_between_pages_and_misses_nothing(make_hu
 
 
 def test_what_waits_is_called_off_when_the_log_is_closed(make_hub: Callable[..., Hub]) -> None:
-    """The client is gone by then, or will never be sent it."""
+    """The client is gone by then, or will never be sent it. What has come before is not called off."""
     hub = make_hub(stream_memory=65_536)
     behind(hub)
     before = set(hub.clock.getDelayedCalls())
     hub.pressed = True
-    hub.client("normal", subscribe(after="first")).lose()
     hub.client("normal", subscribe(after="first"))
+    (first,) = set(hub.clock.getDelayedCalls()) - before
+    hub.clock.advance(first.getTime() - hub.clock.seconds())
+    hub.client("normal", subscribe(after="first")).lose()
     waiting = set(hub.clock.getDelayedCalls()) - before
     assert len(waiting) == 2
     reads = hub.reads.runs
@@ -126,6 +115,25 @@ def test_what_waits_is_called_off_when_the_log_is_closed(make_hub: Callable[...,
     assert not any(each.active() for each in waiting)
     hub.clock.advance(1)
     assert hub.reads.runs == reads
+
+
+def test_a_page_is_counted_for_what_it_had(hub: Hub) -> None:
+    """The next one's turn comes sooner where it had less than it might have, or could not be read."""
+    (last,) = fill(hub, ("normal", 0))
+    hub.pressed = True
+    after, got = last - 1, []
+    for _ in range(3):
+        hub.reader.page("normal", after, last, RATE // 2, None, hub.now()).addBoth(got.append)
+    assert [page.events for page in got] == [1]
+    (first, second) = (call.getTime() - hub.clock.seconds() for call in hub.reader._waiting)
+    assert {round(first, 3), round(second, 3)} == {0, 0.5}
+    hub.clock.advance(0.001)
+    assert len(got) == 2
+    hub.reads.faults = [LOCKED]
+    hub.clock.advance(0.5)
+    assert isinstance(got[2], Failure)
+    hub.reader.page("normal", after, last, RATE // 2, None, hub.now()).addBoth(got.append)
+    assert got[3].events == 1
 
 
 def test_large_batches_tell_that_the_hub_is_pressed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +145,9 @@ def test_large_batches_tell_that_the_hub_is_pressed(hub: Hub, monkeypatch: pytes
     producer = hub.producer(line("2", data="x" * 2_000))
     hub.clock.advance(10)
     assert hub.pipeline.is_pressed()
+    hub.log.away = True
+    assert not hub.pipeline.is_pressed()
+    hub.log.away = False
     hub.writes.release()
     assert hub.pipeline.is_pressed()
     hub.clock.advance(pipeline_module.PRESSED_S / 2)

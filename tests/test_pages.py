@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from notifyd.event import parse_time
 from notifyd.hub import readback
 from notifyd.hub.backplane import Stream
-from notifyd.hub.pace import Behind
 from notifyd.hub.readback import FILLED, LARGE_PAGE, MOST_AHEAD, MOST_EXPECTED, PAGE, Expected, Page, Pages
 from tests.hubparts import pending
 
@@ -23,14 +22,14 @@ class Log:
         self.ahead = 0
         self.asked: list[tuple[int, int, Deferred[Page]]] = []
         self.expected: Expected | None = None  # of what was asked last
-        self.behind = Behind()  # so is this
+        self.received_s: float | None = None  # so is this
 
     def page(
-        self, stream: str, after: int, until: int, size: int, expected: Expected | None, behind: Behind
+        self, stream: str, after: int, until: int, size: int, expected: Expected | None, received_s: float | None
     ) -> Deferred[Page]:
         """Notes what is asked for."""
         assert (stream, until) == ("normal", 1_000)
-        self.expected, self.behind = expected, behind
+        self.expected, self.received_s = expected, received_s
         self.asked.append((after, size, Deferred()))
         return self.asked[-1][2]
 
@@ -119,23 +118,20 @@ def test_what_is_known_of_a_place_is_forgotten_with_it(log: Log) -> None:
     """How old its events are, and how long and dense; what still comes from there tells nothing of another one."""
     pages = pages_of(log)
     line = b'{"received":"2026-11-22T10:00:00.000000Z"}\n'
+    known = parse_time("2026-11-22T10:00:00Z")
     read(pages, 0)
-    assert log.behind == Behind()
-    log.answer(300, events=300, data=300 * line)
-    known = log.behind
-    assert known.received_s == parse_time("2026-11-22T10:00:00Z")
-    read(pages, 300)
-    log.answer(400, events=100, data=100 * line)
-    assert log.behind is known
-    late = read(pages, 400)
+    assert log.received_s is None
+    log.answer(300, events=300, data=299 * b"{}\n" + line)
+    assert log.received_s == known
+    late = read(pages, 300)
     pages.drop()
     read(pages, 700)
-    assert (log.behind, log.expected) == (Behind(), None)
+    assert (log.received_s, log.expected) == (None, None)
     log.asked[-2][2].callback(Page(None, line, 500, 100))
     assert [page.last for page in late] == [500]
-    assert log.wanted == [(0, LARGE_PAGE), (300, LARGE_PAGE), (400, LARGE_PAGE), (700, LARGE_PAGE)]
+    assert log.wanted == [(0, LARGE_PAGE), (300, LARGE_PAGE), (700, LARGE_PAGE)]
     log.answer(800, events=1, data=line)
-    assert log.behind.received_s == known.received_s
+    assert log.received_s == known
 
 
 def test_few_clients_are_read_ahead(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

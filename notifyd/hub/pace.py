@@ -1,10 +1,9 @@
-"""How fast the log is read back while the hub has its hands full: new events come first, a little and for a while."""
+"""How fast the log is read back while the hub has its hands full: new events first, but nobody falls far behind."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -13,32 +12,16 @@ from notifyd import event as events
 from notifyd.event import Priority
 
 RATE = 52 * 2**20
-"""Bytes of pages a second for all clients together: some 160,000 events that came with 256 bytes each, which costs new
-ones about a tenth of their rate (measured on two cores)."""
+"""Bytes of pages a second for all clients that are held back: some 160,000 events that came with 256 bytes each, which
+costs new ones about a tenth of their rate (measured on two cores)."""
 
 LONGEST_S = 1.0
-"""A page waits no longer, however many clients read the log."""
+"""A page waits no longer, however many clients read the log: beyond some 200 of them it is a page a second for each."""
 
-ADDED_S = 30.0
-"""By how much the events that a client is sent may grow older while it is held back; then it is not any more, until it
-has caught up. So it does catch up, whatever the load."""
-
+MOST_BEHIND_S = 30.0
 SHARE = 0.1
-"""Of the retention: who is at an event that is older is not held back, and so has nearly all of the time to come back
-when it goes away."""
-
-
-@dataclass(slots=True)
-class Behind:
-    """A client that reads the log, from where it begins until it has caught up.
-
-    Attributes:
-        received_s: of the last event that it was given, in seconds since 1970; None where that is not known.
-        most_s: how old that may be for the client to be held back; None until it is held back.
-    """
-
-    received_s: float | None = None
-    most_s: float | None = None
+"""Who is at an event that is older than that, or than this share of the retention, is not held back: by holding it back
+nobody comes to be further behind, and whoever goes away keeps nearly all of the time to come back."""
 
 
 class Pace:
@@ -56,28 +39,24 @@ class Pace:
     ) -> None:
         self._reactor = reactor
         self._is_pressed = is_pressed
-        self._keep_s = keep_s
+        self._most_s = min(MOST_BEHIND_S, SHARE * keep_s - LONGEST_S)
         self._now = now
         self._free_s = 0.0  # when all pages that were asked for have had their time
 
-    def wait_s(self, stream: str, behind: Behind, size: int) -> float | None:
+    def wait_s(self, stream: str, received_s: float | None, size: int) -> float | None:
         """Gives for how many seconds a page is to wait, and counts it.
 
         Args:
-            stream: that is read; nobody waits for critical events.
-            behind: the client.
+            stream: that is read; nobody waits on that of critical events.
+            received_s: of the event that the page comes behind, in seconds since 1970; None where that is not known.
             size: bytes that the page may have.
 
         Returns:
             None where it is not held back, and not counted.
         """
-        if behind.received_s is None or stream == Priority.CRITICAL.value or not self._is_pressed():
+        if received_s is None or stream == Priority.CRITICAL.value or not self._is_pressed():
             return None
-        age_s = self._now() - behind.received_s
-        if behind.most_s is None:
-            behind.most_s = min(age_s + ADDED_S, SHARE * self._keep_s - LONGEST_S)
-        if age_s > behind.most_s:
-            behind.most_s = float("-inf")
+        if self._now() - received_s > self._most_s:
             return None
         at_s: float = self._reactor.seconds()
         start_s = min(max(self._free_s, at_s), at_s + LONGEST_S)

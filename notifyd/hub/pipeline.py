@@ -119,7 +119,7 @@ class Pipeline:
 
     def is_pressed(self) -> bool:
         """Tells whether events are being stored about as fast as the hub can."""
-        return bool(self._reactor.seconds() < self._pressed_until_s)
+        return not self._log.away and bool(self._reactor.seconds() < self._pressed_until_s)
 
     def submit(self, parcel: Parcel) -> None:
         """Queues a parcel; its producer is told when it is durable."""

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from notifyd.hub.backend import Backend, ask
 from notifyd.hub.backplane import ALL, Stream
-from notifyd.hub.pace import Behind, Pace, received_of
+from notifyd.hub.pace import Pace, received_of
 from notifyd.wire import Gap
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class Reader:
         until: int,
         size: int = PAGE,
         expected: Expected | None = None,
-        behind: Behind | None = None,
+        received_s: float | None = None,
     ) -> Deferred[Page]:
         """Reads the events of a stream, in its turn.
 
@@ -95,20 +95,20 @@ class Reader:
             until: the last offset that may be theirs.
             size: bytes that a page holds.
             expected: what is known of it, without which it takes more turns.
-            behind: the client, which may have to wait for its turn.
+            received_s: of the event at ``after``, in seconds since 1970, where it is known: the page may have to wait.
         """
-        wait_s = None if behind is None else self._pace.wait_s(stream, behind, size)
+        wait_s = self._pace.wait_s(stream, received_s, size)
         if wait_s is None:
             return self._interact(_page, stream, after, until, size, expected)
 
         def read() -> Deferred[Page]:
             page = self._interact(_page, stream, after, until, size, expected)
-            return page.addCallback(self._settle, size)
+            return page.addBoth(self._settle, size)
 
         return self._later(wait_s, read) if wait_s else read()
 
-    def _settle(self, page: Page, size: int) -> Page:
-        self._pace.give_back(size - len(page.data))
+    def _settle(self, page: Page | Failure, size: int) -> Page | Failure:
+        self._pace.give_back(size - (len(page.data) if isinstance(page, Page) else 0))
         return page
 
     def _later(self, wait_s: float, read: Callable[[], Deferred[Page]]) -> Deferred[Page]:
@@ -151,7 +151,7 @@ class Pages:
         stream: the client's.
     """
 
-    __slots__ = ("_ahead", "_behind", "_is_ahead", "_is_dense", "_journey", "_per_row", "_reader", "_stream")
+    __slots__ = ("_ahead", "_is_ahead", "_is_dense", "_journey", "_per_row", "_reader", "_received_s", "_stream")
 
     def __init__(self, reader: Reader, stream: Stream) -> None:
         self._reader = reader
@@ -166,7 +166,7 @@ class Pages:
         self._journey += 1
         self._per_row = 0.0  # bytes of a line, in the last page
         self._is_dense = False  # most events there were of this stream
-        self._behind = Behind()
+        self._received_s: float | None = None  # the last event's
 
     def read(self, after: int) -> Deferred[Page]:
         """Gives the page behind ``after``, whose last event the client has, or is being sent."""
@@ -195,7 +195,7 @@ class Pages:
             return page  # of another place than the client is at now
         self._per_row = len(page.data) / page.events if page.events else 0.0
         self._is_dense = 2 * page.events >= page.last - after
-        self._behind.received_s = received_of(page.data)
+        self._received_s = received_of(page.data)
         if page.last >= self._stream.start:
             self.drop()  # the rest is in memory
         elif self._is_ahead:
@@ -215,7 +215,7 @@ class Pages:
         expected = None
         if self._per_row:
             expected = Expected(max(1, min(int(FILLED * size / self._per_row), MOST_EXPECTED)), self._is_dense)
-        return self._reader.page(self._stream.name, after, self._stream.end, size, expected, self._behind)
+        return self._reader.page(self._stream.name, after, self._stream.end, size, expected, self._received_s)
 
 
 def _forget(ahead: tuple[int, Deferred[Page]] | None) -> None:
