@@ -234,15 +234,15 @@ def _insertions(entries: Entries) -> Iterator[tuple[object, ...]]:
     """Gives the parameters of each statement that is needed for a batch, save its states: at least one."""
     data, sizes = entries.data, entries.sizes
     kinds = list(dict.fromkeys(kind for kind, _ in entries.runs)) or [Kind("")]
-    if len(sizes) <= MOST_ROWS and entries.size <= MOST_BYTES and len(kinds) == 1:
-        yield entries.first, len(sizes), data, entries.starts, *kinds[0], None, None
-        return
-    numbers = _numbers(entries, kinds)
-    kinds_json = msgspec.json.encode(kinds).decode()
+    numbers = _numbers(entries, kinds) if len(kinds) > 1 else b""
+    kinds_json = msgspec.json.encode(kinds).decode() if len(kinds) > 1 else ""
     place = 0
     for start, stop in _pieces(sizes):
         count, size = stop - start, sum(sizes[start:stop])
-        piece, starts = data[place : place + size], starts_of((*sizes[start:stop], 0), 1)
+        if count == len(sizes):
+            piece, starts = data, entries.starts
+        else:
+            piece, starts = data[place : place + size], starts_of((*sizes[start:stop], 0), 1)
         place += size
         if len(kinds) == 1:
             yield entries.first + start, count, piece, starts, *kinds[0], None, None
